@@ -210,9 +210,9 @@ func (n *Node) shutdown(conns []*nats.Conn) {
 		c.Close()
 	}
 	if n.srv != nil {
+		<-n.begun // the server cannot be shut down in the middle of its start
 		n.srv.Shutdown()
 		n.srv.WaitForShutdown()
-		<-n.begun
 	}
 	if err := n.lock.release(); err != nil {
 		n.stopErr = fmt.Errorf("cluster: release of the data directory: %w", err)
