@@ -1,0 +1,221 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+
+	"github.com/slimchat/slimchat/im"
+)
+
+// Session is a client's cursor into the log while the client is connected. All methods
+// are safe for concurrent use. Its memory is bounded: it keeps positions, never messages.
+type Session struct {
+	engine    *Engine
+	key       im.SessionKey
+	principal im.Principal
+
+	mu      sync.Mutex
+	conn    Conn
+	started bool
+	closed  bool
+	dirty   bool // its record has changed since it was last collected for flushing
+	queued  bool // it is in the run queue of the pump, or a worker has it
+	noRoom  bool // the connection had no room; Ready has not come yet
+	pushed  bool // the tail owes the connection a Flush
+	expiry  uint32
+	subs    []*subscription
+	lanes   []*lane
+	tracks  []*track
+	window  inFlight
+	resume  resumed
+}
+
+type subscription struct {
+	Subscription
+}
+
+// lane is one address that the session may receive. It belongs to a track while a
+// subscription covers it, and is parked at a position otherwise.
+type lane struct {
+	session *Session
+	addr    im.Address
+	track   *track // nil while parked
+	parked  uint64 // while parked: acknowledged up to here
+	floor   uint64 // nothing at or before this position is sent
+	qos     byte
+	noLocal bool // every subscription that covers it says no-local
+	resumes bool // what the record says of messages in flight holds for this lane
+}
+
+// track is a set of lanes that are read together, as one merged stream in log order. It
+// is live when everything up to the tail has been handed over, so that the tail may push
+// what comes next; otherwise it is behind and is read from pos.
+type track struct {
+	lanes   []*lane
+	changes int // counts changes of lanes
+	pos     uint64
+	live    bool
+}
+
+// resumed is what the record of an earlier connection says about messages that were in
+// flight then.
+type resumed struct {
+	handed uint64
+	ids    map[uint64]uint16
+	dup    bool // the same MQTT session goes on, so that repetitions are marked
+}
+
+// acked tells whether the message at seq, after the cursor, was acknowledged before.
+func (r *resumed) acked(seq uint64) bool {
+	if seq > r.handed {
+		return false
+	}
+	_, open := r.ids[seq]
+	return !open
+}
+
+// Principal returns whose session it is.
+func (s *Session) Principal() im.Principal { return s.principal }
+
+// Start begins to push. The edge calls it once it has told the client that it is
+// connected.
+func (s *Session) Start() {
+	s.mu.Lock()
+	s.started = true
+	s.wakeLocked()
+	s.mu.Unlock()
+}
+
+// Subscribe adds filters, or replaces those with the same text. Delivery of what they
+// cover begins at once.
+func (s *Session) Subscribe(_ context.Context, subs []Subscription) []Grant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	grants := make([]Grant, len(subs))
+	for i, sub := range subs {
+		grants[i] = s.subscribeLocked(sub)
+	}
+	s.coverLocked()
+	s.markDirtyLocked()
+	s.wakeLocked()
+	return grants
+}
+
+func (s *Session) subscribeLocked(sub Subscription) Grant {
+	if !s.mayMatchLocked(sub.Filter) {
+		return Grant{Err: im.Errorf(im.CodeForbidden, "filter", "%q matches nothing that this client may receive", sub.Filter.String())}
+	}
+	sub.QoS = min(sub.QoS, 1)
+	for _, have := range s.subs {
+		if have.Filter.String() == sub.Filter.String() {
+			have.Subscription = sub
+			return Grant{QoS: sub.QoS}
+		}
+	}
+	if len(s.subs) >= maxSubscriptions {
+		return Grant{Err: im.Errorf(im.CodeRateLimited, "filter", "a client may hold %d subscriptions", maxSubscriptions)}
+	}
+	s.subs = append(s.subs, &subscription{sub})
+	return Grant{QoS: sub.QoS, New: true}
+}
+
+func (s *Session) mayMatchLocked(f im.Filter) bool {
+	for _, l := range s.lanes {
+		if f.MatchAddress(l.addr) {
+			return true
+		}
+	}
+	return f.CanMatchRooms() && s.principal.Address.Kind == im.KindUser
+}
+
+// Unsubscribe removes filters; it tells for each whether it was there.
+func (s *Session) Unsubscribe(_ context.Context, filters []im.Filter) []bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := make([]bool, len(filters))
+	for i, f := range filters {
+		for j, have := range s.subs {
+			if have.Filter.String() == f.String() {
+				s.subs = append(s.subs[:j], s.subs[j+1:]...)
+				found[i] = true
+				break
+			}
+		}
+	}
+	s.coverLocked()
+	s.markDirtyLocked()
+	return found
+}
+
+// Ack takes the client's acknowledgement of a packet id; false for one not in flight.
+func (s *Session) Ack(id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.window.ack(id) {
+		return false
+	}
+	s.markDirtyLocked()
+	s.wakeLocked()
+	return true
+}
+
+// Ready tells that the connection has room again after a Push was refused.
+func (s *Session) Ready() {
+	s.mu.Lock()
+	s.noRoom = false
+	s.wakeLocked()
+	s.mu.Unlock()
+}
+
+// SendTransient pushes an event to this client alone, at QoS 0, if one of its
+// subscriptions covers its address and there is room; it tells whether it was sent.
+func (s *Session) SendTransient(body []byte) bool {
+	e := &im.Entry{To: s.principal.ClientAddress(), Envelope: im.Envelope{Body: body}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := im.Address{}
+	for _, l := range s.lanes {
+		if l.track != nil && (l.addr == s.principal.Address || l.addr == e.To) {
+			own = l.addr
+		}
+	}
+	if own.IsZero() || !s.started || s.closed || s.noRoom {
+		return false
+	}
+	e.To = own
+	if !s.conn.Push(Push{Entry: e, Transient: true}) {
+		s.noRoom = true
+		return false
+	}
+	s.conn.Flush()
+	return true
+}
+
+// Detach ends the connection's hold of the session and queues its record for writing.
+// expiry, in seconds, says how long the subscriptions live on. It does nothing when
+// another connection has taken the session over.
+func (s *Session) Detach(_ context.Context, expiry uint32) { s.engine.detach(s, expiry) }
+
+// wakeLocked hands the session to the pump when a track is behind and there is room for
+// a page that is worth reading.
+func (s *Session) wakeLocked() {
+	if s.queued || !s.started || s.closed || s.noRoom {
+		return
+	}
+	behind := false
+	for _, t := range s.tracks {
+		behind = behind || !t.live
+	}
+	if !behind || s.window.room()*2 < s.window.size {
+		return
+	}
+	s.queued = true
+	s.engine.pump.enqueue(s)
+}
+
+func (s *Session) markDirtyLocked() {
+	if !s.dirty && !s.closed {
+		s.dirty = true
+		s.engine.flusher.mark(s)
+	}
+}
