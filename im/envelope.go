@@ -82,6 +82,14 @@ func (e *Envelope) Append(dst []byte) []byte {
 	return append(dst, e.Body...)
 }
 
+// CopyOf returns the encoded copy, for the sender's other clients, of an encoded message
+// that has FlagHasCopy.
+func CopyOf(message []byte) []byte {
+	c := append([]byte(nil), message...)
+	c[1] = c[1]&^FlagHasCopy | FlagCopy
+	return c
+}
+
 func appendString(dst []byte, s string) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))
 	return append(dst, s...)
