@@ -1,0 +1,181 @@
+package msglog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/slimchat/slimchat/im"
+)
+
+// resolve settles groups whose acknowledgement did not come, was an error or named another
+// position than it should: g and all that were published after it. It waits until the
+// stream has dealt with everything that was published, looks at what the log really holds
+// from the last known position on, and treats each record accordingly. When even that
+// cannot be found out, the log fails.
+func (c *committer) resolve(g *group) {
+	c.resolving.Store(true)
+	defer c.resolving.Store(false)
+	c.pub.Lock()
+	defer c.pub.Unlock()
+	groups := []*group{g}
+drain:
+	for {
+		select {
+		case g, ok := <-c.flight:
+			if !ok {
+				break drain
+			}
+			groups = append(groups, g)
+		default:
+			break drain
+		}
+	}
+	defer func() {
+		for range groups {
+			<-c.slots
+		}
+	}()
+	c.l.stats.resolved.Add(1)
+	var items []item
+	for _, g := range groups {
+		items = append(items, g.items...)
+	}
+	c.l.log.Warn("the outcome of a commit is unknown, looking at the log", "records", len(items), "after", c.last)
+	if err := c.settle(items); err != nil {
+		c.l.fail(err)
+		c.reject(items, unavailable(c.l.failed.Load().err, "the server cannot store messages now"))
+	}
+}
+
+func (c *committer) settle(items []item) error {
+	if err := c.fence(); err != nil {
+		return err
+	}
+	last, err := c.l.lastSeq(c.ctx)
+	if err != nil {
+		return err
+	}
+	stored, err := c.l.scan(c.ctx, c.last, last)
+	if err != nil {
+		return err
+	}
+	found, missing := match(items, stored)
+	for i := range found {
+		it := &found[i]
+		if it.copyStored {
+			continue
+		}
+		// The message is there and will be seen: its copy must be there too.
+		seq, err := c.publishOne(it.rec.CopySubject, it.rec.CopyData)
+		if err != nil {
+			return fmt.Errorf("copy of entry %d: %w", it.seq, err)
+		}
+		last = max(last, seq)
+	}
+	c.last = last
+	c.l.log.Info("looked at the log", "stored", len(found), "missing", len(missing), "last", last)
+	if len(found) > 0 {
+		g := &group{last: last}
+		for i := range found {
+			found[i].copy = last
+			g.items = append(g.items, found[i].item)
+			g.msgs += found[i].msgs()
+			g.bytes += found[i].bytes()
+		}
+		c.synced <- g
+	}
+	c.reject(missing, unavailable(ErrRefused, "the server could not store the message"))
+	return nil
+}
+
+// fence returns when the stream has dealt with everything that this connection published
+// before. It publishes a message that the stream must refuse, which happens in its turn.
+func (c *committer) fence() error {
+	deadline := time.Now().Add(3 * c.l.opts.AckTimeout)
+	for {
+		m := nats.NewMsg(im.SubjectRoot + ".none.fence")
+		m.Header.Set("Nats-Expected-Stream", "-")
+		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
+		r, err := c.nc.RequestMsgWithContext(ctx, m)
+		cancel()
+		if err == nil {
+			if a := parseAck(r.Data); a.err != nil {
+				return nil
+			}
+			return errors.New("the stream took a message that it must refuse")
+		}
+		if c.ctx.Err() != nil || time.Now().After(deadline) {
+			return fmt.Errorf("%w: %w", errStillUnknown, err)
+		}
+		select { // not connected, or no answer yet
+		case <-time.After(50 * time.Millisecond):
+		case <-c.ctx.Done():
+		}
+	}
+}
+
+// publishOne stores one message and returns its position.
+func (c *committer) publishOne(subject string, data []byte) (uint64, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.l.opts.AckTimeout)
+	defer cancel()
+	r, err := c.nc.RequestWithContext(ctx, subject, data)
+	if err != nil {
+		return 0, err
+	}
+	a := parseAck(r.Data)
+	return a.seq, a.err
+}
+
+// storedItem is an item whose message is in the log.
+type storedItem struct {
+	item
+	copyStored bool
+}
+
+// match finds out which items the log holds; found is in the order of positions.
+func match(items []item, stored []rawEntry) (found []storedItem, missing []item) {
+	type place struct {
+		item int
+		copy bool
+	}
+	wanted := make(map[string][]place, 2*len(items))
+	key := func(subject string, data []byte) string { return subject + "\x00" + string(data) }
+	for i := range items {
+		rec := &items[i].rec
+		k := key(rec.Subject, rec.Data)
+		wanted[k] = append(wanted[k], place{i, false})
+		if rec.CopySubject != "" {
+			k := key(rec.CopySubject, rec.CopyData)
+			wanted[k] = append(wanted[k], place{i, true})
+		}
+	}
+	seqs := make([]uint64, len(items))
+	copies := make([]bool, len(items))
+	for _, e := range stored {
+		k := key(e.subject, e.data)
+		if w := wanted[k]; len(w) > 0 {
+			if wanted[k] = w[1:]; w[0].copy {
+				copies[w[0].item] = true
+			} else {
+				seqs[w[0].item] = e.seq
+			}
+		}
+	}
+	for i := range items {
+		if seqs[i] == 0 {
+			missing = append(missing, items[i])
+			continue
+		}
+		it := items[i]
+		it.seq = seqs[i]
+		found = append(found, storedItem{it, copies[i] || it.rec.CopySubject == ""})
+	}
+	slices.SortFunc(found, func(a, b storedItem) int { return cmp.Compare(a.seq, b.seq) })
+	return found, missing
+}
