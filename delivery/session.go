@@ -41,7 +41,8 @@ type lane struct {
 	addr    im.Address
 	track   *track // nil while parked
 	parked  uint64 // while parked: acknowledged up to here
-	floor   uint64 // nothing at or before this position is sent
+	floor   uint64 // nothing at or before this position is owed
+	handed  uint64 // nothing at or before this position is sent again on this connection
 	qos     byte
 	noLocal bool // every subscription that covers it says no-local
 	resumes bool // what the record says of messages in flight holds for this lane

@@ -95,7 +95,7 @@ func (s *Session) lanePositionLocked(l *lane) uint64 {
 
 // wants tells whether the session is to be sent an entry at all.
 func (l *lane) wants(e *im.Entry, now int64) bool {
-	if e.Seq <= l.floor || e.Expires != 0 && e.Expires <= now {
+	if e.Seq <= l.floor || e.Seq <= l.handed || e.Expires != 0 && e.Expires <= now {
 		return false
 	}
 	p := &l.session.principal
@@ -114,7 +114,7 @@ func (l *lane) offer(e *im.Entry, now int64) (flush bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := l.track
-	if s.closed || !s.started || t == nil || !t.live || e.Seq <= t.pos {
+	if s.closed || !s.started || t == nil || !t.live || e.Seq <= l.handed {
 		return false
 	}
 	if !s.sendLocked(l, e, now) {
@@ -123,7 +123,7 @@ func (l *lane) offer(e *im.Entry, now int64) (flush bool) {
 		s.wakeLocked()
 		return false
 	}
-	t.pos = e.Seq
+	t.pos = max(t.pos, e.Seq)
 	if s.pushed {
 		return false
 	}
@@ -164,11 +164,14 @@ func (s *Session) sendLocked(l *lane, e *im.Entry, now int64) bool {
 		s.noRoom = true
 		return false
 	}
+	l.handed = e.Seq
 	s.markDirtyLocked()
 	return true
 }
 
-// mergeLocked joins tracks that are live: from then on they are one stream again.
+// mergeLocked joins tracks that are live: from then on they are one stream again. The
+// position of the whole is the lowest of its parts: the tail may be about to offer one
+// lane what lies before the position of another.
 func (s *Session) mergeLocked() {
 	var main *track
 	for i := 0; i < len(s.tracks); i++ {
@@ -180,7 +183,7 @@ func (s *Session) mergeLocked() {
 			main = t
 			continue
 		}
-		main.pos = max(main.pos, t.pos)
+		main.pos = min(main.pos, t.pos)
 		for _, l := range t.lanes {
 			l.track = main
 		}
