@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // The accounts of the embedded server. Nothing but the server itself uses the system
@@ -77,8 +78,13 @@ system_account: %[2]s
 
 // serverOptions translates o. secret is the password of the in-process connections.
 func (o *Options) serverOptions(secret string) (*server.Options, error) {
+	// The least cost is enough for a random secret that never leaves the process.
+	hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcrypt.MinCost)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: accounts: %w", err)
+	}
 	so := &server.Options{}
-	if err := so.ProcessConfigString(fmt.Sprintf(accountsConfig, AccountIM, AccountSys, secret)); err != nil {
+	if err := so.ProcessConfigString(fmt.Sprintf(accountsConfig, AccountIM, AccountSys, hash)); err != nil {
 		return nil, fmt.Errorf("cluster: accounts: %w", err)
 	}
 	so.ServerName = o.NodeName

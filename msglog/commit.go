@@ -2,6 +2,7 @@ package msglog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -28,6 +29,8 @@ type group struct {
 	last   uint64 // the last position it takes
 	pubErr error
 }
+
+var errAckTimeout = errors.New("no acknowledgement came in time")
 
 // committer carries items from the queue into the log, in three goroutines:
 //
@@ -174,14 +177,18 @@ func (c *committer) publishGroup(items []item) {
 	g.id = c.nextID
 	reply := c.inbox + "." + strconv.FormatUint(g.id, 10)
 	for i := range items {
-		rec, r := &items[i].rec, ""
-		if i == len(items)-1 {
-			r = reply
+		rec := &items[i].rec
+		subject, data := rec.Subject, rec.Data
+		if rec.CopySubject != "" {
+			if g.pubErr = c.nc.Publish(subject, data); g.pubErr != nil {
+				break
+			}
+			subject, data = rec.CopySubject, rec.CopyData
 		}
-		if rec.CopySubject == "" {
-			g.pubErr = c.nc.PublishRequest(rec.Subject, r, rec.Data)
-		} else if g.pubErr = c.nc.Publish(rec.Subject, rec.Data); g.pubErr == nil {
-			g.pubErr = c.nc.PublishRequest(rec.CopySubject, r, rec.CopyData)
+		if i < len(items)-1 {
+			g.pubErr = c.nc.Publish(subject, data)
+		} else {
+			g.pubErr = c.nc.PublishRequest(subject, reply, data)
 		}
 		if g.pubErr != nil {
 			break
@@ -224,35 +231,44 @@ func (c *committer) collect() {
 	defer c.wg.Done()
 	defer close(c.synced)
 	for g := range c.flight {
-		if last, ok := c.acknowledged(g); ok {
-			c.assign(g, last)
-			<-c.slots
-			c.synced <- g
+		last, err := c.acknowledged(g)
+		if err != nil {
+			c.resolve(g, err)
 			continue
 		}
-		c.resolve(g)
+		c.assign(g, last)
+		<-c.slots
+		c.synced <- g
 	}
 }
 
-// acknowledged waits for the acknowledgement of g. It is true when that proves that the
-// log holds the whole group.
-func (c *committer) acknowledged(g *group) (last uint64, ok bool) {
+// acknowledged waits for the acknowledgement of g. Without an error it proves that the log
+// holds the whole group, up to the position last.
+func (c *committer) acknowledged(g *group) (last uint64, err error) {
 	if g.pubErr != nil {
-		return 0, false
+		return 0, fmt.Errorf("publish: %w", g.pubErr)
 	}
 	timeout := time.NewTimer(c.l.opts.AckTimeout)
 	defer timeout.Stop()
 	for {
 		select {
 		case a := <-c.acks:
-			if a.id < g.id {
+			want := c.last + uint64(g.msgs)
+			switch {
+			case a.id < g.id:
 				continue // of a group that has been resolved
+			case a.id > g.id:
+				return 0, errors.New("no acknowledgement came")
+			case a.err != nil:
+				return 0, a.err
+			case a.seq != want:
+				return 0, fmt.Errorf("the position is %d, not %d", a.seq, want)
 			}
-			return a.seq, a.id == g.id && a.err == nil && a.seq == c.last+uint64(g.msgs)
+			return a.seq, nil
 		case <-timeout.C:
-			return 0, false
+			return 0, errAckTimeout
 		case <-c.ctx.Done():
-			return 0, false
+			return 0, c.ctx.Err()
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 // stream has dealt with everything that was published, looks at what the log really holds
 // from the last known position on, and treats each record accordingly. When even that
 // cannot be found out, the log fails.
-func (c *committer) resolve(g *group) {
+func (c *committer) resolve(g *group, cause error) {
 	c.resolving.Store(true)
 	defer c.resolving.Store(false)
 	c.pub.Lock()
@@ -46,7 +46,7 @@ drain:
 	for _, g := range groups {
 		items = append(items, g.items...)
 	}
-	c.l.log.Warn("the outcome of a commit is unknown, looking at the log", "records", len(items), "after", c.last)
+	c.l.log.Warn("the outcome of a commit is unknown, looking at the log", "records", len(items), "after", c.last, "cause", cause)
 	if err := c.settle(items); err != nil {
 		c.l.fail(err)
 		c.reject(items, unavailable(c.l.failed.Load().err, "the server cannot store messages now"))
