@@ -1,0 +1,95 @@
+package mqttgw
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/slimchat/slimchat/im"
+)
+
+// remoteAddr takes the address out of "host:port"; the zero Addr when there is none.
+func remoteAddr(hostport string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+// admit registers c. Connections somewhat over the limit are let in to be refused with a
+// reason; beyond that they are not worth a goroutine.
+func (g *Gateway) admit(c *conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	open := len(g.conns)
+	if g.closing || open >= g.opt.Limits.Connections+g.opt.Limits.Handshakes {
+		return false
+	}
+	c.excess = open >= g.opt.Limits.Connections
+	if c.remote.IsValid() && !c.remote.IsLoopback() {
+		if g.byAddr[c.remote] >= g.opt.Limits.PerAddress {
+			return false
+		}
+		g.byAddr[c.remote]++
+	}
+	g.conns[c] = struct{}{}
+	g.stats.connections.Add(1)
+	g.wg.Add(1)
+	return true
+}
+
+// claim counts c among its principal's connections; false when those are too many. A
+// connection that c is about to take the session from does not count.
+func (g *Gateway) claim(c *conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	have := g.byOwner[c.principal.Address]
+	others := 0
+	for _, o := range have {
+		if o.principal.Client != c.principal.Client {
+			others++
+		}
+	}
+	// Connections of the same client come and go by takeover; those still going are few.
+	if others >= g.opt.Limits.PerPrincipal || len(have)-others >= g.opt.Limits.PerPrincipal {
+		return false
+	}
+	g.byOwner[c.principal.Address] = append(have, c)
+	c.claimed = true
+	return true
+}
+
+// leave takes c out of the registry.
+func (g *Gateway) leave(c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, c)
+	g.stats.connections.Add(-1)
+	if c.remote.IsValid() && !c.remote.IsLoopback() {
+		if g.byAddr[c.remote]--; g.byAddr[c.remote] <= 0 {
+			delete(g.byAddr, c.remote)
+		}
+	}
+	if !c.claimed {
+		return
+	}
+	owner := c.principal.Address
+	rest := slices.DeleteFunc(g.byOwner[owner], func(o *conn) bool { return o == c })
+	if len(rest) == 0 {
+		delete(g.byOwner, owner)
+	} else {
+		g.byOwner[owner] = rest
+	}
+}
+
+// connectedAgain tells whether a later connection than c has the client's session here.
+func (g *Gateway) connectedAgain(key im.SessionKey, c *conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, o := range g.byOwner[key.Owner] {
+		if o != c && o.principal.Client == key.Client {
+			return true
+		}
+	}
+	return false
+}
