@@ -66,3 +66,127 @@ func benchRecords(n int, copied bool) []im.Record {
 	}
 	return recs
 }
+
+// fill appends n messages of the benchmark's users and waits for them.
+func fill(b *testing.B, e *env, recs []im.Record, n int) {
+	b.Helper()
+	slots := make(chan struct{}, 4000)
+	for i := range n {
+		slots <- struct{}{}
+		if err := e.log.Append(context.Background(), recs[i%len(recs)], func(uint64, error) { <-slots }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range cap(slots) {
+		slots <- struct{}{}
+	}
+}
+
+// BenchmarkTailBacklog reads a backlog through one tail.
+func BenchmarkTailBacklog(b *testing.B) {
+	e := start(b, b.TempDir(), func(o *Options) { o.Durability = DurabilityProcess })
+	fill(b, e, benchRecords(1000, false), b.N)
+	ctx, cancel := context.WithCancel(context.Background())
+	n := 0
+	b.ReportAllocs()
+	b.ResetTimer()
+	err := e.log.Tail(ctx, 0, func(batch []*im.Entry) {
+		if n += len(batch); n >= b.N {
+			cancel()
+		}
+	})
+	b.StopTimer()
+	if n < b.N {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+}
+
+// BenchmarkCommitAndTail measures from Append to the tail's callback.
+func BenchmarkCommitAndTail(b *testing.B) {
+	for _, inflight := range []int{1, 200, 3200} {
+		b.Run(fmt.Sprintf("inflight=%d", inflight), func(b *testing.B) {
+			e := start(b, b.TempDir(), nil)
+			recs := benchRecords(1000, false)
+			slots := make(chan time.Time, inflight)
+			ctx, cancel := context.WithCancel(context.Background())
+			var latency time.Duration
+			ended := make(chan struct{})
+			n := 0
+			go func() {
+				defer close(ended)
+				_ = e.log.Tail(ctx, 0, func(batch []*im.Entry) {
+					for range batch {
+						latency += time.Since(<-slots)
+					}
+					if n += len(batch); n >= b.N {
+						cancel()
+					}
+				})
+			}()
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				slots <- time.Now()
+				if err := e.log.Append(ctx, recs[i%len(recs)], func(uint64, error) {}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			<-ended
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+			b.ReportMetric(float64(latency.Microseconds())/float64(b.N), "µs/delivery")
+		})
+	}
+}
+
+// BenchmarkRead reads in a log of half a million messages among 1,000 inboxes.
+func BenchmarkRead(b *testing.B) {
+	e := start(b, b.TempDir(), func(o *Options) { o.Durability = DurabilityProcess })
+	const msgs, users = 500_000, 1000
+	fill(b, e, benchRecords(users, false), msgs)
+	pos := e.log.Position()
+	addrs := make([]im.Address, users)
+	quiet := make([]im.Address, users)
+	for i := range addrs {
+		addrs[i] = im.User(fmt.Sprintf("user%06d", i))
+		quiet[i] = im.Room(fmt.Sprintf("quiet%06d", i))
+	}
+	forget := func() { e.log.recent = newRecent(pos, recentAddresses) } // as after a restart
+	for _, c := range []struct {
+		name   string
+		addrs  []im.Address
+		after  uint64
+		limit  int
+		forget bool
+	}{
+		{"1-address/nothing-new", quiet[:1], pos - 20000, 100, false},
+		{"1-address/nothing-new/after-restart", quiet[:1], pos - 20000, 100, true},
+		{"1-address/page-of-100-near", addrs[:1], pos - 100*users, 100, false},
+		{"1-address/page-of-100-far", addrs[:1], 1000, 100, false},
+		{"1000-addresses/nothing-new", quiet, pos - 100_000, 100, false},
+		{"1000-addresses/nothing-new/after-restart", quiet, pos - 100_000, 100, true},
+		{"1000-addresses/nothing-new/short-stretch-after-restart", quiet, pos - 5000, 100, true},
+		{"1000-addresses/page-of-100-near", addrs, pos - 10_000, 100, false},
+		{"1000-addresses/page-of-100-far", addrs, 1000, 100, false},
+		{"100-addresses/page-of-100-near", addrs[:100], pos - 10_000, 100, false},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			before := e.log.recent
+			if c.forget {
+				forget()
+			}
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				entries, _, err := e.log.Read(context.Background(), c.addrs, c.after, pos, c.limit, 1<<20)
+				if err != nil {
+					b.Fatal(err)
+				}
+				n = len(entries)
+			}
+			e.log.recent = before
+			b.ReportMetric(float64(n), "entries")
+		})
+	}
+}

@@ -67,13 +67,24 @@ func (l *Log) open(ctx context.Context) error {
 		return err
 	}
 	l.readers = newReaderPool(l.opts.Server, l.opts.ReadConns)
-	// What an earlier process left unsynced would otherwise be read before it is durable.
-	if err := l.syncer.Sync(); err != nil {
-		return fmt.Errorf("msglog: first sync: %w", err)
-	}
 	last, err := l.lastSeq(ctx)
 	if err != nil {
 		return err
+	}
+	last, err = l.recoverPairs(ctx, last, func(subject string, data []byte) (uint64, error) {
+		m, err := l.nc.RequestWithContext(ctx, subject, data)
+		if err != nil {
+			return 0, err
+		}
+		a := parseAck(m.Data)
+		return a.seq, a.err
+	})
+	if err != nil {
+		return fmt.Errorf("msglog: completing the end of the log: %w", err)
+	}
+	// What an earlier process left unsynced would otherwise be read before it is durable.
+	if err := l.syncer.Sync(); err != nil {
+		return fmt.Errorf("msglog: first sync: %w", err)
 	}
 	l.recent = newRecent(last, recentAddresses)
 	l.durable.advance(last)

@@ -174,7 +174,7 @@ func (f *follower) take(m *nats.Msg) {
 	t.upTo = stream
 	if len(t.batch) < tailBatch {
 		if sub := f.sub.Load(); sub != nil {
-			if n, _, err := sub.Pending(); err == nil && n > 0 {
+			if n, _, err := sub.Pending(); err == nil && n > 1 { // this one counts until the callback returns
 				return
 			}
 		}
