@@ -11,6 +11,8 @@ import (
 const (
 	pageMessages = 128
 	pageBytes    = 256 << 10
+	// ripening is how long a session with little room waits for more acknowledgements.
+	ripening = 5 * time.Millisecond
 )
 
 // pump catches sessions up: a few workers take sessions that are behind in turn and give
@@ -20,6 +22,8 @@ type pump struct {
 	mu     sync.Mutex
 	ready  sync.Cond
 	queue  []*Session
+	later  []*Session
+	timer  *time.Timer // runs while later is not empty
 	closed bool
 }
 
@@ -35,6 +39,29 @@ func (p *pump) enqueue(s *Session) {
 	p.queue = append(p.queue, s)
 	p.mu.Unlock()
 	p.ready.Signal()
+}
+
+// enqueueLater adds a session, whose lazy flag the caller has just set, after a moment.
+func (p *pump) enqueueLater(s *Session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.later = append(p.later, s)
+	if len(p.later) == 1 {
+		p.timer = time.AfterFunc(ripening, p.ripen)
+	}
+}
+
+func (p *pump) ripen() {
+	p.mu.Lock()
+	ripe := p.later
+	p.later = nil
+	p.mu.Unlock()
+	for _, s := range ripe {
+		s.ripe()
+	}
 }
 
 func (p *pump) next() *Session {
@@ -55,6 +82,9 @@ func (p *pump) next() *Session {
 func (p *pump) close() {
 	p.mu.Lock()
 	p.closed = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
 	p.mu.Unlock()
 	p.ready.Broadcast()
 }

@@ -20,6 +20,7 @@ type Session struct {
 	closed  bool
 	dirty   bool // its record has changed since it was last collected for flushing
 	queued  bool // it is in the run queue of the pump, or a worker has it
+	lazy    bool // it will be put there in a moment
 	noRoom  bool // the connection had no room; Ready has not come yet
 	pushed  bool // the tail owes the connection a Flush
 	expiry  uint32
@@ -197,8 +198,9 @@ func (s *Session) SendTransient(body []byte) bool {
 // another connection has taken the session over.
 func (s *Session) Detach(_ context.Context, expiry uint32) { s.engine.detach(s, expiry) }
 
-// wakeLocked hands the session to the pump when a track is behind and there is room for
-// a page that is worth reading.
+// wakeLocked hands the session to the pump when a track is behind and there is room. With
+// little room it waits a moment for more acknowledgements, so that a page is worth its
+// reading.
 func (s *Session) wakeLocked() {
 	if s.queued || !s.started || s.closed || s.noRoom {
 		return
@@ -207,11 +209,27 @@ func (s *Session) wakeLocked() {
 	for _, t := range s.tracks {
 		behind = behind || !t.live
 	}
-	if !behind || s.window.room()*2 < s.window.size {
-		return
+	room := s.window.room()
+	switch {
+	case !behind || room == 0:
+	case room*2 >= s.window.size:
+		s.queued, s.lazy = true, false
+		s.engine.pump.enqueue(s)
+	case !s.lazy:
+		s.lazy = true
+		s.engine.pump.enqueueLater(s)
 	}
-	s.queued = true
-	s.engine.pump.enqueue(s)
+}
+
+// ripe puts a session that waited for more room into the run queue as it is.
+func (s *Session) ripe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lazy && !s.queued && !s.closed && !s.noRoom {
+		s.queued = true
+		s.engine.pump.enqueue(s)
+	}
+	s.lazy = false
 }
 
 func (s *Session) markDirtyLocked() {
