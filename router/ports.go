@@ -9,14 +9,14 @@ import (
 // Log is what the router needs of the message log.
 type Log interface {
 	// Append commits a record and reports its position once it is as durable as
-	// configured. It blocks for back-pressure until ctx ends; done is called exactly
-	// once and must not block.
-	Append(ctx context.Context, rec im.Record, done func(seq uint64, err error))
+	// configured. It blocks for back-pressure until ctx ends. done is called exactly
+	// once and must not block; when Append itself returns an error, it never is.
+	Append(ctx context.Context, rec im.Record, done func(seq uint64, err error)) error
 	// Get returns the entry at a position, nil when there is none any more.
 	Get(ctx context.Context, seq uint64) (*im.Entry, error)
-	// Find looks for a message of sender with this id among the newest messages that
+	// Find looks for a message of sender with this id among the last limit messages that
 	// sender sent to an address; nil when it is not there.
-	Find(ctx context.Context, sender im.Address, id string, to im.Address) (*im.Entry, error)
+	Find(ctx context.Context, sender im.Address, id string, to im.Address, limit int) (*im.Entry, error)
 }
 
 // Directory answers who exists. Its answers may be cached by the router for a minute;

@@ -9,6 +9,10 @@ import (
 	"github.com/slimchat/slimchat/im"
 )
 
+// lookBack is how many messages of a conversation are searched for one that its sender
+// says it may be repeating.
+const lookBack = 256
+
 // Options configure a Router. Zero values take the defaults named here.
 type Options struct {
 	Domain    string // this domain's name; required
@@ -193,7 +197,7 @@ func (r *Router) duplicate(ctx context.Context, sender im.Principal, id string, 
 	if !deep {
 		return nil, nil
 	}
-	e, err := r.o.Log.Find(ctx, sender.Address, id, to)
+	e, err := r.o.Log.Find(ctx, sender.Address, id, to, lookBack)
 	if err != nil {
 		return nil, unavailable("the log cannot be read now", err)
 	}
@@ -232,14 +236,17 @@ func (r *Router) append(ctx context.Context, sender im.Principal, to im.Address,
 		rec.CopyData = im.CopyOf(rec.Data)
 	}
 	rc := Receipt{ID: d.ID, TS: s.TS}
-	r.o.Log.Append(ctx, rec, func(seq uint64, err error) {
+	stored := func(seq uint64, err error) {
 		if err != nil {
 			settle(rc, unavailable("the message could not be stored", err))
 			return
 		}
 		rc.Seq = seq
 		settle(rc, nil)
-	})
+	}
+	if err := r.o.Log.Append(ctx, rec, stored); err != nil {
+		stored(0, err)
+	}
 }
 
 // wantsCopy tells whether the sender has other clients that must see what it sends to a
