@@ -130,7 +130,7 @@ func (s *Store) makeRoom(tx *gorm.DB, in SignIn) ([]Change, error) {
 	if count < int64(in.Limit) {
 		return nil, nil
 	}
-	if in.Evict == "" || count > int64(in.Limit) {
+	if in.Evict == "" {
 		return nil, &FullError{Limit: in.Limit}
 	}
 	changes, err := s.removeClient(tx, in.Owner, in.Evict, "")
@@ -140,11 +140,14 @@ func (s *Store) makeRoom(tx *gorm.DB, in SignIn) ([]Change, error) {
 	return changes, err
 }
 
-// Clients lists the clients of an owner, the one seen most recently first; at most MaxPage.
+// maxClients is the most that limits.clients_per_user allows.
+const maxClients = 10_000
+
+// Clients lists the clients of an owner, the one seen most recently first.
 func (s *Store) Clients(ctx context.Context, owner im.Address) ([]Client, error) {
 	var clients []Client
 	err := s.read(ctx, "list clients", func(db *gorm.DB) error {
-		return db.Scopes(ownedBy(owner)).Order("last_seen DESC, clientid").Limit(MaxPage).Find(&clients).Error
+		return db.Scopes(ownedBy(owner)).Order("last_seen DESC, clientid").Limit(maxClients).Find(&clients).Error
 	})
 	return clients, err
 }
