@@ -64,9 +64,7 @@ func (c *Config) checkLimits(k checker) {
 	k.duration("shutdown.timeout", c.Shutdown.Timeout, time.Second, time.Hour)
 	k.size("limits.payload", c.Limits.Payload, 1<<10, 4<<20)
 	k.size("limits.attachment", c.Limits.Attachment, 1<<10, 1<<40)
-	if r := c.Limits.PublishRate; !(r >= 0.01 && r <= 1e9) {
-		k.problem("limits.publish_rate", fmt.Sprintf("%v is out of range: want 0.01 to 1000000000 a second", r))
-	}
+	k.number("limits.publish_rate", c.Limits.PublishRate, 1, 1_000_000_000)
 	k.number("limits.publish_burst", c.Limits.PublishBurst, 1, 1_000_000_000)
 	k.number("limits.clients_per_user", c.Limits.ClientsPerUser, 1, 10_000)
 	k.number("limits.inflight", c.Limits.Inflight, 1, 65_535)

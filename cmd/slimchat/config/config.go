@@ -72,16 +72,16 @@ type Token struct {
 
 // Limits bounds what one client, user or address may use.
 type Limits struct {
-	Payload               Size    `koanf:"payload" doc:"Largest message payload."`
-	Attachment            Size    `koanf:"attachment" doc:"Largest attachment."`
-	PublishRate           float64 `koanf:"publish_rate" doc:"Messages a second that one client may publish, in the long run."`
-	PublishBurst          int     `koanf:"publish_burst" doc:"Messages that one client may publish at once before publish_rate applies."`
-	ClientsPerUser        int     `koanf:"clients_per_user" doc:"Clients that one user may be logged in with."`
-	Inflight              int     `koanf:"inflight" doc:"Messages under way to one client that it has not acknowledged yet."`
-	Connections           int     `koanf:"connections" doc:"Connections of devices to this process."`
-	ConnectionsPerAddress int     `koanf:"connections_per_address" doc:"Connections of devices from one network address."`
-	Logins                int     `koanf:"logins" doc:"Failed logins that one account, from one address, may try at once; more come back at one every ten seconds."`
-	Registrations         int     `koanf:"registrations" doc:"Accounts that one network address may register an hour."`
+	Payload               Size `koanf:"payload" doc:"Largest message payload."`
+	Attachment            Size `koanf:"attachment" doc:"Largest attachment."`
+	PublishRate           int  `koanf:"publish_rate" doc:"Messages a second that one client may publish, in the long run."`
+	PublishBurst          int  `koanf:"publish_burst" doc:"Messages that one client may publish at once before publish_rate applies."`
+	ClientsPerUser        int  `koanf:"clients_per_user" doc:"Clients that one user may be logged in with."`
+	Inflight              int  `koanf:"inflight" doc:"Messages under way to one client that it has not acknowledged yet."`
+	Connections           int  `koanf:"connections" doc:"Connections of devices to this process."`
+	ConnectionsPerAddress int  `koanf:"connections_per_address" doc:"Connections of devices from one network address; this machine itself is exempt."`
+	Logins                int  `koanf:"logins" doc:"X"`
+	Registrations         int  `koanf:"registrations" doc:"Accounts that one network address may register an hour."`
 }
 
 // Retention bounds what the log keeps.
@@ -180,7 +180,7 @@ func Default() *Config {
 			ClientsPerUser:        20,
 			Inflight:              100,
 			Connections:           100_000,
-			ConnectionsPerAddress: 20_000,
+			ConnectionsPerAddress: 4_096,
 			Logins:                10,
 			Registrations:         1_000,
 		},

@@ -26,7 +26,7 @@ func load(t *testing.T, file string, environ []string, args ...string) (*Config,
 func TestLayers(t *testing.T) {
 	const file = "mqtt:\n  listen: 127.0.0.1:1\nhttp.listen: 127.0.0.1:2\nlimits:\n  payload: 32 KiB\n  inflight: 7\nretention:\n"
 	c, err := load(t, file,
-		[]string{"SLIMCHAT_LIMITS_INFLIGHT=8", "SLIMCHAT_HTTP_TRUSTED_PROXIES=10.0.0.0/8, ::1", "SLIMCHAT_LIMITS_PUBLISH_RATE=2.5"},
+		[]string{"SLIMCHAT_LIMITS_INFLIGHT=8", "SLIMCHAT_HTTP_TRUSTED_PROXIES=10.0.0.0/8, ::1", "SLIMCHAT_LIMITS_PUBLISH_RATE=1_000"},
 		"--limits-inflight=9", "--retention-age", "1d12h")
 	require.NoError(t, err)
 	require.Equal(t, "127.0.0.1:1", c.MQTT.Listen, "file")
@@ -34,7 +34,7 @@ func TestLayers(t *testing.T) {
 	require.Equal(t, Size(32<<10), c.Limits.Payload)
 	require.Equal(t, 9, c.Limits.Inflight, "a flag goes before the environment and the file")
 	require.Equal(t, []string{"10.0.0.0/8", "::1"}, c.HTTP.TrustedProxies, "environment")
-	require.InDelta(t, 2.5, c.Limits.PublishRate, 0)
+	require.Equal(t, 1000, c.Limits.PublishRate)
 	require.Equal(t, 36*time.Hour, c.Retention.Age.Std(), "flag")
 	require.Equal(t, "./data", c.Data, "default")
 }
@@ -91,7 +91,7 @@ func TestRefusals(t *testing.T) {
 		"size range":              {file: "limits.payload: 1GiB\n", want: []string{"limits.payload: 1GiB is out of range"}},
 		"duration":                {environ: []string{"SLIMCHAT_TOKEN_TTL=soon"}, want: []string{"SLIMCHAT_TOKEN_TTL: token.ttl", `"soon" is not a duration`}},
 		"number":                  {args: []string{"--limits-inflight=many"}, want: []string{`--limits-inflight: limits.inflight: "many" is not a whole number`}},
-		"rate":                    {args: []string{"--limits-publish-rate=NaN"}, want: []string{"limits.publish_rate: NaN"}},
+		"rate":                    {args: []string{"--limits-publish-rate=0"}, want: []string{"limits.publish_rate: 0 is out of range"}},
 		"choice":                  {file: "durability: often\n", want: []string{`durability: "often": want disk or process`}},
 		"address":                 {file: "http.listen: '8080'\n", want: []string{`http.listen: "8080" is not an address`, "missing port"}},
 		"port":                    {file: "http.listen: :80800\n", want: []string{`http.listen`, "80800"}},

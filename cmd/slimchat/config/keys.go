@@ -45,8 +45,6 @@ func (k Key) Type() string {
 		return "bool"
 	case reflect.Int:
 		return "int"
-	case reflect.Float64:
-		return "number"
 	default:
 		return "string"
 	}
@@ -113,12 +111,6 @@ func setScalar(field reflect.Value, text string) error {
 			return fmt.Errorf("%q is not a whole number", text)
 		}
 		field.SetInt(int64(n))
-	case reflect.Float64:
-		f, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return fmt.Errorf("%q is not a number", text)
-		}
-		field.SetFloat(f)
 	default:
 		field.SetString(text)
 	}

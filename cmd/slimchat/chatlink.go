@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slimchat/slimchat/cmd/slimchat/client"
+	"github.com/slimchat/slimchat/im"
+	"github.com/slimchat/slimchat/mqttgw/packet"
+)
+
+const (
+	chatKeepAlive = 30 * time.Second
+	// chatRetryMost bounds the pause between attempts to connect again.
+	chatRetryMost = 10 * time.Second
+	// chatSeen is how many messages are remembered so that none is shown twice.
+	chatSeen = 10_000
+	// chatOutbox bounds the messages that wait for their acknowledgement.
+	chatOutbox = 1000
+)
+
+// chatLink is chat's MQTT connection: it connects again when it breaks and sends again, under the same ids, what was not
+// acknowledged; the server delivers none of it twice.
+type chatLink struct {
+	options  client.Options
+	me, peer im.Address
+	show     func(line string)
+
+	mu     sync.Mutex
+	conn   *client.Conn // nil while there is none
+	outbox []*outgoing
+	nextID uint16
+	empty  chan struct{} // closed while the outbox is empty
+	seen   map[string]struct{}
+}
+
+type outgoing struct {
+	payload  []byte
+	packetID uint16
+}
+
+func newChatLink(options client.Options, me, peer im.Address) *chatLink {
+	l := &chatLink{options: options, me: me, peer: peer, seen: map[string]struct{}{}, empty: make(chan struct{})}
+	close(l.empty)
+	return l
+}
+
+// run keeps the link up until ctx ends, or the server refuses us.
+func (l *chatLink) run(ctx context.Context) error {
+	retry := time.Second
+	for {
+		err := l.connected(ctx, func() { retry = time.Second })
+		if ctx.Err() != nil {
+			return nil
+		}
+		if refusal := (*client.Refused)(nil); errors.As(err, &refusal) {
+			return err
+		}
+		l.show(fmt.Sprintf("! %v; trying again", err))
+		select {
+		case <-time.After(retry):
+			retry = min(2*retry, chatRetryMost)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// connected holds one connection: it subscribes, sends what waits and receives until the connection ends.
+func (l *chatLink) connected(ctx context.Context, up func()) error {
+	conn, err := client.Connect(ctx, l.options)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { l.goodbye(conn) })
+	defer stop()
+	if err := conn.Subscribe("$IM/#", 1, func(frame []byte) error { return l.handle(conn, frame) }); err != nil {
+		return err
+	}
+	up()
+	if err := l.took(conn); err != nil {
+		return err
+	}
+	defer l.took(nil) //nolint:errcheck // nothing is sent without a connection
+	pings := make(chan struct{})
+	defer close(pings)
+	go l.ping(conn, pings)
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(2 * chatKeepAlive)); err != nil {
+			return err
+		}
+		frame, err := conn.Reader.Next()
+		if err != nil {
+			return fmt.Errorf("the connection broke: %w", err)
+		}
+		if err := l.handle(conn, frame); err != nil {
+			return err
+		}
+	}
+}
+
+// took makes conn the connection in use and sends the outbox over it.
+func (l *chatLink) took(conn *client.Conn) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = conn
+	if conn == nil {
+		return nil
+	}
+	for _, m := range l.outbox {
+		if err := l.write(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *chatLink) ping(conn *client.Conn, done <-chan struct{}) {
+	ticker := time.NewTicker(chatKeepAlive / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			l.mu.Lock()
+			_, err := conn.Write(packet.AppendPingreq(nil))
+			l.mu.Unlock()
+			if err != nil {
+				return // the reader finds out too
+			}
+		}
+	}
+}
+
+// goodbye says that we leave on purpose and closes the connection.
+func (l *chatLink) goodbye(conn *client.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := conn.Disconnect(); err != nil && !errors.Is(err, net.ErrClosed) {
+		l.show("! " + err.Error())
+	}
+}
+
+// leave waits for run, whose context has ended.
+func (l *chatLink) leave(done <-chan error) error { return <-done }
+
+// send puts a text into the outbox, and on its way if there is a connection.
+func (l *chatLink) send(text string) error {
+	id := rand.Text()
+	payload, err := json.Marshal(map[string]any{"id": id, "type": im.TypeChat, "content": map[string]string{"type": "text", "data": text}})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.outbox) >= chatOutbox {
+		return errors.New("not sent: too much waits for the server already")
+	}
+	if len(l.outbox) == 0 {
+		l.empty = make(chan struct{})
+	}
+	m := &outgoing{payload: payload}
+	l.outbox = append(l.outbox, m)
+	if l.conn == nil {
+		return nil
+	}
+	return l.write(m)
+}
+
+// write publishes one message of the outbox. l.mu is held.
+func (l *chatLink) write(m *outgoing) error {
+	if l.nextID++; l.nextID == 0 {
+		l.nextID = 1
+	}
+	m.packetID = l.nextID
+	publish := packet.Publish{QoS: 1, PacketID: m.packetID, Topic: []byte(im.TopicPrefix + l.peer.String()), Payload: m.payload}
+	if _, err := l.conn.Write(packet.AppendPublish(nil, l.conn.Version, &publish)); err != nil {
+		return fmt.Errorf("will be sent once there is a connection again: %w", err)
+	}
+	return nil
+}
+
+// drained waits until everything was acknowledged.
+func (l *chatLink) drained(ctx context.Context) error {
+	l.mu.Lock()
+	empty := l.empty
+	l.mu.Unlock()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return errors.New("some messages were not acknowledged by the server")
+	}
+}
+
+func (l *chatLink) handle(conn *client.Conn, frame []byte) error {
+	switch packet.TypeOf(frame[0]) {
+	case packet.PUBLISH:
+		var publish packet.Publish
+		if err := publish.Decode(conn.Version, frame); err != nil {
+			return err
+		}
+		var m client.Message
+		if err := json.Unmarshal(publish.Payload, &m); err == nil {
+			l.received(&m)
+		}
+		if publish.QoS == 1 {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			_, err := conn.Write(packet.AppendAck(nil, conn.Version, &packet.Ack{Type: packet.PUBACK, PacketID: publish.PacketID}))
+			return err
+		}
+	case packet.PUBACK:
+		var ack packet.Ack
+		if err := ack.Decode(conn.Version, frame); err != nil {
+			return err
+		}
+		if ack.Reason.Failed() {
+			l.show("! not sent: " + harmless(string(ack.Props.Bytes(packet.ReasonString))))
+		}
+		l.acknowledged(ack.PacketID)
+	case packet.DISCONNECT:
+		return client.Disconnected(conn.Version, frame)
+	}
+	return nil
+}
+
+func (l *chatLink) acknowledged(id uint16) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, m := range l.outbox {
+		if m.packetID == id {
+			l.outbox = append(l.outbox[:i], l.outbox[i+1:]...)
+			if len(l.outbox) == 0 {
+				close(l.empty)
+			}
+			return
+		}
+	}
+}
+
+// received shows a message that was not shown before. Only people's messages are shown, not the events between programs.
+func (l *chatLink) received(m *client.Message) {
+	key := m.From + "\x00" + m.ID
+	l.mu.Lock()
+	_, twice := l.seen[key]
+	if len(l.seen) >= chatSeen {
+		clear(l.seen)
+	}
+	l.seen[key] = struct{}{}
+	l.mu.Unlock()
+	if twice || m.Type != im.TypeChat && m.Type != im.TypeGroupChat {
+		return
+	}
+	l.show(formatMessage(m, l.me.String(), l.peer.String()))
+}
+
+// formatMessage is a message as the terminal shows it. Lines after the first are set in, so that no text can look like
+// another message.
+func formatMessage(m *client.Message, me, peer string) string {
+	who := strings.TrimPrefix(m.From, "user/")
+	switch {
+	case m.From == me && m.To == peer:
+		who = "me"
+	case m.From == me:
+		who = "me to " + m.To
+	case m.From != peer:
+		who = m.From // someone else than the one we talk with
+	}
+	head := time.UnixMilli(m.TS).Format("01-02 15:04") + " " + harmless(strings.ReplaceAll(who, "\n", " ")) + ": "
+	return head + strings.ReplaceAll(harmless(m.Text()), "\n", "\n"+strings.Repeat(" ", 11)+"| ")
+}

@@ -1,0 +1,306 @@
+// Package server is the composition root: it builds the parts of SlimChat in order, connects them, and takes them down again
+// in reverse. Nothing below it knows how the others are made.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slimchat/slimchat/cluster"
+	"github.com/slimchat/slimchat/cmd/slimchat/config"
+	"github.com/slimchat/slimchat/delivery"
+	"github.com/slimchat/slimchat/httpapi/token"
+	"github.com/slimchat/slimchat/models"
+	"github.com/slimchat/slimchat/mqttgw"
+	"github.com/slimchat/slimchat/msglog"
+	"github.com/slimchat/slimchat/router"
+)
+
+// startTimeout bounds the start; recovering a large log takes most of it.
+const startTimeout = 5 * time.Minute
+
+// Run runs a server until ctx ends or a part of it fails for good, then stops it. ready is called with its addresses once it
+// accepts connections. The error is nil after a stop in order.
+func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, ready func(Addresses)) error {
+	s := &server{cfg: cfg, log: log, failed: make(chan error, 1)}
+	s.parts.log = log
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	err := s.start(starting)
+	cancel()
+	if err == nil {
+		log.Info("ready", "domain", cfg.Domain, "data", cfg.Data, "durability", string(cfg.Durability), "listen", s.addresses)
+		ready(s.addresses)
+		select {
+		case <-ctx.Done():
+			log.Info("stopping")
+		case err = <-s.failed:
+			log.Error("stopping because a part failed", "error", err)
+		}
+	} else if ctx.Err() != nil {
+		err = nil // asked to stop before it was ready
+	}
+	s.draining.Store(true)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Shutdown.Timeout.Std())
+	defer cancel()
+	stop := s.parts.stop(stopping)
+	s.loops.Wait() // their listeners are closed
+	if stop != nil {
+		return errors.Join(err, stop)
+	}
+	log.Info("stopped")
+	return err
+}
+
+// server is what has been built so far.
+type server struct {
+	cfg   *config.Config
+	log   *slog.Logger
+	parts lifecycle
+
+	loops     sync.WaitGroup // of listeners
+	draining  atomic.Bool
+	failed    chan error // the first failure of a part that cannot go on
+	addresses Addresses
+
+	node      *cluster.Node
+	messages  *msglog.Log
+	store     *models.Store
+	feed      *models.Feed
+	lastSeen  *models.LastSeen
+	authority *token.Authority
+	engine    *delivery.Engine
+	router    *router.Router
+	gateway   *mqttgw.Gateway
+}
+
+// start builds the server from the ground up. Every part is noted with its stop as soon as it runs, so that a start that
+// fails half-way is taken down too.
+func (s *server) start(ctx context.Context) error {
+	for _, build := range []func(context.Context) error{
+		s.startCluster,
+		s.startLog,
+		s.startModels,
+		s.startDelivery,
+		s.startRouter,
+		s.startChanges,
+		s.startGateway,
+		s.startHTTP,
+		s.announce,
+	} {
+		if err := build(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startCluster locks the data directory and starts the embedded NATS server.
+func (s *server) startCluster(ctx context.Context) (err error) {
+	s.node, err = cluster.Start(ctx, cluster.Options{
+		DataDir: s.cfg.Data, Domain: s.cfg.Domain, NodeName: s.cfg.Node.Name,
+		SyncAlways: msglog.NeedsSyncAlways(msglog.Durability(s.cfg.Durability), s.cfg.Cluster.Replicas),
+		MaxPayload: natsPayload(s.cfg), Logger: s.log.With("part", "nats"),
+	})
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", s.cfg.Data, err)
+	}
+	s.parts.started("nats", s.node.Stop)
+	return removeListenFile(s.cfg.Data) // of a process that had no time to
+}
+
+// envelopeRoom is what a message grows by on its way into the log: the envelope's own fields and what the broker stamps.
+const envelopeRoom = 128 << 10
+
+// natsPayload is the largest message that the embedded server must take.
+func natsPayload(cfg *config.Config) int {
+	return max(cluster.DefaultMaxPayload, int(cfg.Limits.Payload)+envelopeRoom)
+}
+
+// startLog opens the message log.
+func (s *server) startLog(ctx context.Context) (err error) {
+	s.messages, err = msglog.Open(ctx, msglog.Options{
+		Server: s.node, DataDir: s.cfg.Data, Durability: msglog.Durability(s.cfg.Durability), Replicas: s.cfg.Cluster.Replicas,
+		MaxAge: s.cfg.Retention.Age.Std(), PerAddress: s.cfg.Retention.PerAddress,
+		MaxMsgBytes: natsPayload(s.cfg) - 4096, Logger: s.log.With("part", "log"),
+	})
+	if err != nil {
+		return fmt.Errorf("message log: %w", err)
+	}
+	s.parts.started("log", s.messages.Close)
+	return nil
+}
+
+// startModels opens the accounts database and what is kept of it in memory. The feed of changes starts later, once its
+// listeners are there.
+func (s *server) startModels(ctx context.Context) (err error) {
+	if s.store, err = models.Open(ctx, s.cfg.Database); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	s.parts.started("database", func(context.Context) error { return s.store.Close() })
+	s.lastSeen = models.NewLastSeen(s.store, s.log)
+	s.parts.started("last seen", func(context.Context) error { s.lastSeen.Close(); return nil })
+	s.feed = models.NewFeed(s.store, s.log)
+	s.authority, err = token.New(ctx, token.Options{Domain: s.cfg.Domain, Keys: s.store, Log: s.log})
+	if err != nil {
+		return fmt.Errorf("signing keys: %w", err)
+	}
+	s.parts.started("tokens", func(context.Context) error { s.authority.Close(); return nil })
+	return nil
+}
+
+// startDelivery rebuilds what sessions need from the log.
+func (s *server) startDelivery(ctx context.Context) error {
+	s.engine = delivery.New(delivery.Options{
+		Log: s.messages, Logger: s.log.With("part", "delivery"), Domain: s.cfg.Domain,
+		Window: s.cfg.Limits.Inflight, DedupeAge: s.cfg.Dedupe.Window.Std(),
+	})
+	if err := s.engine.Start(ctx); err != nil {
+		return fmt.Errorf("delivery: %w", err)
+	}
+	s.parts.started("delivery", s.engine.Stop)
+	return nil
+}
+
+// startRouter makes the one entrance to the log.
+func (s *server) startRouter(context.Context) error {
+	s.router = router.New(router.Options{
+		Domain: s.cfg.Domain, Log: s.messages, Directory: directory{s.store}, Window: s.engine.Window(), Pusher: s.engine,
+		Logger: s.log.With("part", "router"), PayloadLimit: int(s.cfg.Limits.Payload),
+		PublishRate: s.cfg.Limits.PublishRate, PublishBurst: s.cfg.Limits.PublishBurst,
+	})
+	return nil
+}
+
+// startGateway makes the MQTT gateway and its listeners, which take connections from then on.
+func (s *server) startGateway(context.Context) (err error) {
+	s.gateway, err = mqttgw.New(mqttgw.Options{
+		Domain: s.cfg.Domain, Node: s.cfg.Node.Name,
+		Auth:     authenticator{s.authority},
+		Sessions: sessions{engine: s.engine, authority: s.authority, lastSeen: s.lastSeen},
+		Router:   s.router, Log: s.log.With("part", "mqtt"),
+		Limits: mqttgw.Limits{
+			Connections: s.cfg.Limits.Connections, PerPrincipal: s.cfg.Limits.ClientsPerUser, PerAddress: s.cfg.Limits.ConnectionsPerAddress,
+			Inflight: s.cfg.Limits.Inflight, PacketSize: int(s.cfg.Limits.Payload) + packetRoom,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.parts.started("mqtt", s.gateway.Shutdown)
+	plain, err := listen("mqtt.listen", s.cfg.MQTT.Listen)
+	if err != nil {
+		return err
+	}
+	s.addresses.MQTT = plain.Addr().String()
+	s.serve("mqtt", mqttgw.ErrClosed, func() error { return s.gateway.Serve(plain) })
+	if s.cfg.MQTT.TLS.Cert == "" {
+		return nil
+	}
+	secure, err := loadCertificate("mqtt.tls", s.cfg.MQTT.TLS.Cert, s.cfg.MQTT.TLS.Key, s.log)
+	if err != nil {
+		return err
+	}
+	over, err := listen("mqtt.tls.listen", s.cfg.MQTT.TLS.Listen)
+	if err != nil {
+		return err
+	}
+	s.addresses.MQTTS = over.Addr().String()
+	s.serve("mqtts", mqttgw.ErrClosed, func() error { return s.gateway.ServeTLS(over, secure) })
+	return nil
+}
+
+// packetRoom is what a packet may have above its payload: topic, properties, and a payload that is a little too large, so
+// that it is refused by itself and not with its connection.
+const packetRoom = 32 << 10
+
+// Timeouts of the HTTP listener. They do not hold for WebSocket connections, which have the gateway's.
+const (
+	httpHeaderTimeout = 10 * time.Second
+	httpReadTimeout   = 5 * time.Minute // an attachment over a slow line
+	httpWriteTimeout  = 5 * time.Minute
+	httpIdleTimeout   = 2 * time.Minute
+)
+
+// startHTTP serves REST, and MQTT over WebSocket.
+func (s *server) startHTTP(ctx context.Context) error {
+	api, err := s.newAPI(ctx)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/mqtt", s.gateway.Handler())
+	mux.Handle("/", api)
+	h := &http.Server{
+		Handler: mux, ReadHeaderTimeout: httpHeaderTimeout, ReadTimeout: httpReadTimeout, WriteTimeout: httpWriteTimeout, IdleTimeout: httpIdleTimeout,
+		ErrorLog: slog.NewLogLogger(s.log.With("part", "http").Handler(), slog.LevelDebug),
+	}
+	if s.cfg.HTTP.TLS.Cert != "" {
+		if h.TLSConfig, err = loadCertificate("http.tls", s.cfg.HTTP.TLS.Cert, s.cfg.HTTP.TLS.Key, s.log); err != nil {
+			return err
+		}
+	}
+	l, err := listen("http.listen", s.cfg.HTTP.Listen)
+	if err != nil {
+		return err
+	}
+	s.addresses.HTTP = l.Addr().String()
+	s.parts.started("http", func(ctx context.Context) error {
+		if err := h.Shutdown(ctx); err != nil {
+			return errors.Join(err, h.Close())
+		}
+		return nil
+	})
+	s.serve("http", http.ErrServerClosed, func() error {
+		if h.TLSConfig != nil {
+			return h.ServeTLS(l, "", "")
+		}
+		return h.Serve(l)
+	})
+	return nil
+}
+
+// serve runs a listener's loop; how it ends before the server stops is a failure of the server.
+func (s *server) serve(name string, stopped error, loop func() error) {
+	s.loops.Go(func() {
+		if err := loop(); !errors.Is(err, stopped) && !errors.Is(err, net.ErrClosed) {
+			select {
+			case s.failed <- fmt.Errorf("listener %s: %w", name, err):
+			default: // another one failed before
+			}
+		}
+	})
+}
+
+// announce tells the machine that we are ready.
+func (s *server) announce(context.Context) error {
+	if err := s.addresses.write(s.cfg.Data); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(s.cfg.Data, "run"), err)
+	}
+	s.parts.started("listen.json", func(context.Context) error { return removeListenFile(s.cfg.Data) })
+	return nil
+}
+
+// ready is nil while the server can do its work: its parts are well and it is not stopping.
+func (s *server) ready(ctx context.Context) error {
+	if s.draining.Load() {
+		return errors.New("stopping")
+	}
+	if err := s.node.Healthy(); err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	if err := s.messages.Healthy(); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	if err := s.store.Ping(ctx); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	return nil
+}
