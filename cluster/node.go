@@ -117,6 +117,26 @@ func (n *Node) Healthy() error {
 	return nil
 }
 
+// RestartJetStream stops JetStream and starts it again, which recovers the streams from
+// their files. A stream that met a write error, for a full disk say, takes nothing until
+// then, and its error never goes away by itself. Connections stay; consumers in memory are
+// lost. It must not be called while messages are being published.
+func (n *Node) RestartJetStream() error {
+	cfg := n.srv.JetStreamConfig()
+	if cfg == nil {
+		return errors.New("cluster: JetStream is not enabled")
+	}
+	restart := *cfg
+	restart.StoreDir = n.opts.DataDir
+	if err := n.srv.ShutdownJetStream(); err != nil {
+		return fmt.Errorf("cluster: stop JetStream: %w", err)
+	}
+	if err := n.srv.EnableJetStream(&restart); err != nil {
+		return fmt.Errorf("cluster: start JetStream: %w", err)
+	}
+	return n.Healthy()
+}
+
 // InProcessConn returns a pipe to the server. It makes Node a provider for
 // nats.InProcessServer.
 func (n *Node) InProcessConn() (net.Conn, error) { return n.srv.InProcessConn() }

@@ -61,6 +61,8 @@ type committer struct {
 	last   uint64 // the last position that is accounted for; collect owns it
 
 	resolving atomic.Bool
+	dead      atomic.Bool // JetStream does not write to a stream any more
+	revived   time.Time   // when that was last dealt with; publish owns it
 
 	ctx    context.Context // ends when stop gives up
 	cancel context.CancelFunc
@@ -120,12 +122,16 @@ func (c *committer) obstacle() error {
 	if c.resolving.Load() {
 		return fmt.Errorf("%w: the outcome of a write is being looked up", ErrRefused)
 	}
+	if c.dead.Load() {
+		return fmt.Errorf("%w: JetStream has met a write error", ErrRefused)
+	}
 	free, err := c.space.free()
 	if err != nil {
 		return fmt.Errorf("msglog: free space: %w", err)
 	}
-	if free < c.space.min {
-		return fmt.Errorf("%w: %d MiB are free, %d must be", ErrDiskFull, free>>20, c.space.min>>20)
+	// It is only healthy when it would take the largest message.
+	if need := c.space.min + 2*int64(c.l.opts.MaxMsgBytes); free < need {
+		return fmt.Errorf("%w: %d MiB are free, %d must be", ErrDiskFull, free>>20, need>>20)
 	}
 	return nil
 }
@@ -134,6 +140,8 @@ func (c *committer) publish() {
 	defer c.wg.Done()
 	defer close(c.flight)
 	q := &c.l.queue
+	retry := time.NewTicker(reviveInterval)
+	defer retry.Stop()
 	for {
 		select {
 		case c.slots <- struct{}{}:
@@ -153,6 +161,13 @@ func (c *committer) publish() {
 		}
 		select {
 		case <-q.ready:
+		case <-retry.C:
+			// Nobody may come to append while the log says that it is not healthy.
+			if c.dead.Load() && c.l.failed.Load() == nil {
+				if err := c.revive(); err != nil {
+					c.l.log.Debug("the log is not writable", "error", err)
+				}
+			}
 		case <-c.ctx.Done():
 		}
 	}
@@ -201,6 +216,11 @@ func (c *committer) publishGroup(items []item) {
 func (c *committer) mayWrite(g *group) error {
 	if f := c.l.failed.Load(); f != nil {
 		return unavailable(f.err, "the server cannot store messages now")
+	}
+	if c.dead.Load() {
+		if err := c.revive(); err != nil {
+			return err
+		}
 	}
 	ok, err := c.space.take(int64(g.bytes+64*g.msgs), time.Now())
 	if err != nil {

@@ -36,7 +36,7 @@ func start(t testing.TB, dir string, edit func(*Options)) *env {
 		Logger: e.opts.Logger,
 	})
 	require.NoError(t, err)
-	e.node, e.opts.Server = node, node
+	e.node, e.opts.Server, e.opts.Revive = node, node, node.RestartJetStream
 	e.log, err = Open(context.Background(), e.opts)
 	if err != nil {
 		require.NoError(t, node.Stop(context.Background()))

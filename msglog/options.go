@@ -32,7 +32,7 @@ const (
 	DefaultQueueMsgs   = 16_384
 	DefaultQueueBytes  = 64 << 20
 	DefaultMinFree     = 64 << 20
-	DefaultAckTimeout  = 10 * time.Second
+	DefaultAckTimeout  = 2 * time.Second
 	DefaultReadConns   = 4
 	DefaultMaxMsgBytes = 1<<20 - 4096
 )
@@ -54,8 +54,11 @@ type Options struct {
 	// MinFree is how many bytes the file system must have free for appends to be taken,
 	// so that JetStream never meets a full disk in the middle of a write.
 	MinFree    int64
-	AckTimeout time.Duration // until the outcome of a write counts as unknown
-	ReadConns  int           // connections for reading; also the limit of concurrent reads
+	AckTimeout time.Duration // until the outcome of a write is looked up in the log
+	// Revive restarts JetStream after a write error, cluster.Node's RestartJetStream for
+	// one. Without it such an error makes the log unwritable.
+	Revive    func() error
+	ReadConns int // connections for reading; also the limit of concurrent reads
 
 	// OnCommitted, when set, is called after the last done callback of each group, on the
 	// same goroutine, so that callers can flush what the callbacks produced. It must not

@@ -47,13 +47,13 @@ drain:
 		items = append(items, g.items...)
 	}
 	c.l.log.Warn("the outcome of a commit is unknown, looking at the log", "records", len(items), "after", c.last, "cause", cause)
-	if err := c.settle(items); err != nil {
+	if err := c.settle(items, errors.Is(cause, errAckTimeout)); err != nil {
 		c.l.fail(err)
 		c.reject(items, unavailable(c.l.failed.Load().err, "the server cannot store messages now"))
 	}
 }
 
-func (c *committer) settle(items []item) error {
+func (c *committer) settle(items []item, timedOut bool) error {
 	if err := c.fence(); err != nil {
 		return err
 	}
@@ -90,14 +90,63 @@ func (c *committer) settle(items []item) error {
 		}
 		c.synced <- g
 	}
+	if len(missing) > 0 && timedOut {
+		// JetStream says nothing when it cannot write, and never writes to that stream again.
+		c.dead.Store(true)
+		c.l.queue.signal()
+	}
 	c.reject(missing, unavailable(ErrRefused, "the server could not store the message"))
 	return nil
 }
 
+// revive brings a stream back whose store has met a write error, once there is room on the
+// disk. It runs where groups are published, so that none is on its way meanwhile.
+func (c *committer) revive() error {
+	free, err := c.space.free()
+	if err != nil {
+		return unavailable(fmt.Errorf("free space: %w", err), "the server cannot store messages now")
+	}
+	if free < c.space.min {
+		return unavailable(ErrDiskFull, "the server's disk is full")
+	}
+	if time.Since(c.revived) < reviveInterval {
+		return unavailable(ErrRefused, "the server cannot store messages now")
+	}
+	c.revived = time.Now()
+	if c.l.opts.Revive == nil {
+		c.l.fail(errors.New("JetStream cannot write to the stream any more"))
+		return c.l.writeErr()
+	}
+	c.pub.Lock()
+	defer c.pub.Unlock()
+	c.l.log.Warn("JetStream has met a write error, starting it again")
+	if err := c.l.opts.Revive(); err != nil {
+		c.l.log.Error("starting JetStream again", "error", err)
+		return unavailable(fmt.Errorf("%w: %w", ErrRefused, err), "the server cannot store messages now")
+	}
+	last, err := c.l.lastSeq(c.ctx)
+	if err == nil && last < c.l.Position() {
+		c.l.fail(fmt.Errorf("the log ends at %d, before the durable position %d", last, c.l.Position()))
+		return c.l.writeErr()
+	}
+	if err != nil {
+		return unavailable(fmt.Errorf("%w: %w", ErrRefused, err), "the server cannot store messages now")
+	}
+	c.last = last
+	c.dead.Store(false)
+	c.l.log.Info("JetStream writes again", "last", last)
+	return nil
+}
+
+const reviveInterval = time.Second
+
+// fencePatience is how long a server may be silent until the log fails.
+const fencePatience = 30 * time.Second
+
 // fence returns when the stream has dealt with everything that this connection published
 // before. It publishes a message that the stream must refuse, which happens in its turn.
 func (c *committer) fence() error {
-	deadline := time.Now().Add(3 * c.l.opts.AckTimeout)
+	deadline := time.Now().Add(fencePatience)
 	for {
 		m := nats.NewMsg(im.SubjectRoot + ".none.fence")
 		m.Header.Set("Nats-Expected-Stream", "-")

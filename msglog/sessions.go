@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -72,9 +73,14 @@ func (l *Log) StoreSessions(ctx context.Context, records map[im.SessionKey][]byt
 			return fmt.Errorf("msglog: store sessions: %w", err)
 		}
 	}
+	wait, cancel := context.WithTimeout(ctx, sessionTimeout)
+	defer cancel()
 	for range n {
-		m, err := acks.NextMsgWithContext(ctx)
+		m, err := acks.NextMsgWithContext(wait)
 		if err != nil {
+			if ctx.Err() == nil && l.nc.IsConnected() {
+				l.commit.dead.Store(true) // as when an append is not answered
+			}
 			return fmt.Errorf("msglog: store sessions: %w", err)
 		}
 		if a := parseAck(m.Data); a.err != nil {
@@ -83,6 +89,9 @@ func (l *Log) StoreSessions(ctx context.Context, records map[im.SessionKey][]byt
 	}
 	return nil
 }
+
+// sessionTimeout is ample for one store; a silent server has met a write error.
+const sessionTimeout = 15 * time.Second
 
 // sessionsWritable guards the bucket's files as mayWrite guards the log's.
 func (l *Log) sessionsWritable(records map[im.SessionKey][]byte) error {
