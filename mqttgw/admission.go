@@ -21,16 +21,18 @@ func remoteAddr(hostport string) netip.Addr {
 func (g *Gateway) admit(c *conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	open := len(g.conns)
-	if g.closing || open >= g.opt.Limits.Connections+g.opt.Limits.Handshakes {
+	full := len(g.conns)-g.excess >= g.opt.Limits.Connections
+	if g.closing || full && g.excess >= g.opt.Limits.Handshakes {
 		return false
 	}
-	c.excess = open >= g.opt.Limits.Connections
 	if c.remote.IsValid() && !c.remote.IsLoopback() {
 		if g.byAddr[c.remote] >= g.opt.Limits.PerAddress {
 			return false
 		}
 		g.byAddr[c.remote]++
+	}
+	if c.excess = full; full {
+		g.excess++
 	}
 	g.conns[c] = struct{}{}
 	g.stats.connections.Add(1)
@@ -39,19 +41,18 @@ func (g *Gateway) admit(c *conn) bool {
 }
 
 // claim counts c among its principal's connections; false when those are too many. A
-// connection that c is about to take the session from does not count.
+// connection that c is about to take the session from does not count, nor one that ends.
 func (g *Gateway) claim(c *conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	have := g.byOwner[c.principal.Address]
 	others := 0
 	for _, o := range have {
-		if o.principal.Client != c.principal.Client {
+		if o.principal.Client != c.principal.Client && !o.stopped.Load() {
 			others++
 		}
 	}
-	// Connections of the same client come and go by takeover; those still going are few.
-	if others >= g.opt.Limits.PerPrincipal || len(have)-others >= g.opt.Limits.PerPrincipal {
+	if others >= g.opt.Limits.PerPrincipal {
 		return false
 	}
 	g.byOwner[c.principal.Address] = append(have, c)
@@ -64,6 +65,9 @@ func (g *Gateway) leave(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.conns, c)
+	if c.excess {
+		g.excess--
+	}
 	g.stats.connections.Add(-1)
 	if c.remote.IsValid() && !c.remote.IsLoopback() {
 		if g.byAddr[c.remote]--; g.byAddr[c.remote] <= 0 {

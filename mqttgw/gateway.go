@@ -29,6 +29,7 @@ type Gateway struct {
 	closing   bool
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+	excess    int // of conns: those over the limit
 	byOwner   map[im.Address][]*conn
 	byAddr    map[netip.Addr]int
 	wills     map[im.SessionKey]*delayedWill
