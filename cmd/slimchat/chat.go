@@ -55,9 +55,9 @@ func newChat() *cobra.Command {
 				}
 			}
 			link := newChatLink(client.Options{
-				Address: mqtt, Version: packet.V5, User: r.user, Password: login.Token, ClientID: login.Client.ID,
+				Address: mqtt, Version: packet.V5, User: login.User.UID, Password: login.Token, ClientID: login.Client.ID,
 				KeepAlive: uint16(chatKeepAlive / time.Second), CleanStart: true,
-			}, im.User(r.user), peer)
+			}, im.User(login.User.UID), peer)
 			return runChat(cmd, rest, link, history, in)
 		},
 	}

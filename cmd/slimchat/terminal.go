@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -38,11 +37,11 @@ func readPassword(cmd *cobra.Command, prompt string, again bool) (string, error)
 	}
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), maxPassword)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
+		line, err := firstLine(cmd.InOrStdin())
+		if err != nil {
 			return "", fmt.Errorf("reading the password: %w", err)
 		}
-		return checkPassword(strings.TrimRight(line, "\r\n"))
+		return checkPassword(line)
 	}
 	first, err := askPassword(cmd, in, prompt)
 	if err != nil || !again {
@@ -56,6 +55,22 @@ func readPassword(cmd *cobra.Command, prompt string, again bool) (string, error)
 		return "", errors.New("the two passwords differ")
 	}
 	return first, nil
+}
+
+// firstLine reads one line and not a byte more: what follows is for others.
+func firstLine(r io.Reader) (string, error) {
+	var line []byte
+	for b := make([]byte, 1); len(line) <= maxPassword; {
+		n, err := r.Read(b)
+		if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) {
+			return strings.TrimSuffix(string(line), "\r"), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		line = append(line, b[:n]...)
+	}
+	return "", errors.New("the line is too long")
 }
 
 func askPassword(cmd *cobra.Command, in *os.File, prompt string) (string, error) {

@@ -71,11 +71,10 @@ func (e *Error) Error() string {
 
 // Login is a server's answer to a login.
 type Login struct {
-	Token     string          `json:"token"`
-	ExpiresAt json.RawMessage `json:"expires_at"`
+	Token     string    `json:"token"`
+	ExpiresAt time.Time `json:"expires_at"`
 	User      struct {
-		UID  string `json:"uid"`
-		Name string `json:"username"`
+		UID string `json:"uid"`
 	} `json:"user"`
 	Client struct {
 		ID string `json:"clientid"`

@@ -47,6 +47,9 @@ func (c *Config) check(problem func(key, reason string)) {
 			problem("mqtt.tls.listen", fmt.Sprintf("%q needs mqtt.tls.cert and mqtt.tls.key", c.MQTT.TLS.Listen))
 		}
 	}
+	k.url("mqtt.announce.tcp", c.MQTT.Announce.TCP, "mqtt")
+	k.url("mqtt.announce.tls", c.MQTT.Announce.TLS, "mqtts")
+	k.url("mqtt.announce.ws", c.MQTT.Announce.WS, "ws", "wss")
 	k.database("database", c.Database)
 	k.oneOf("durability", string(c.Durability), string(DurabilityDisk), string(DurabilityProcess))
 	k.oneOf("registration", string(c.Registration), string(RegistrationOpen), string(RegistrationClosed))
@@ -118,9 +121,7 @@ func (c *Config) checkFederation(k checker) {
 		if f.Insecure {
 			schemes = append(schemes, "nats-leaf")
 		}
-		if u, err := url.Parse(peer.URL); peer.URL != "" && (err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme)) {
-			k.problem(key+".url", fmt.Sprintf("%q: want %s://host:port", peer.URL, strings.Join(schemes, ":// or ")))
-		}
+		k.url(key+".url", peer.URL, schemes...)
 	}
 }
 
@@ -174,6 +175,16 @@ func checkAddress(value string) error {
 		return fmt.Errorf("port %q is not a number from 0 to 65535", port)
 	}
 	return nil
+}
+
+// url checks a URL that may be left out.
+func (k checker) url(key, value string, schemes ...string) {
+	if value == "" {
+		return
+	}
+	if u, err := url.Parse(value); err != nil || u.Host == "" || u.User != nil || !slices.Contains(schemes, u.Scheme) {
+		k.problem(key, fmt.Sprintf("%q: want %s://host:port", value, strings.Join(schemes, ":// or ")))
+	}
 }
 
 func (k checker) pair(section, cert, key string) {
@@ -236,4 +247,15 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", s)
 	}
 	return prefix.Masked(), nil
+}
+
+// TrustedProxies are the networks of http.trusted_proxies.
+func (c *Config) TrustedProxies() []netip.Prefix {
+	var networks []netip.Prefix
+	for _, text := range c.HTTP.TrustedProxies {
+		if network, err := ParseNetwork(text); err == nil { // Load has refused others
+			networks = append(networks, network)
+		}
+	}
+	return networks
 }

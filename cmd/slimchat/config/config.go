@@ -48,8 +48,16 @@ type HTTP struct {
 
 // MQTT is the listeners of devices.
 type MQTT struct {
-	Listen string  `koanf:"listen" doc:"Address of the MQTT listener. Port 0 takes any free port."`
-	TLS    MQTTTLS `koanf:"tls"`
+	Listen   string   `koanf:"listen" doc:"Address of the MQTT listener. Port 0 takes any free port."`
+	TLS      MQTTTLS  `koanf:"tls"`
+	Announce Announce `koanf:"announce"`
+}
+
+// Announce is where logins send devices, for servers behind a proxy or a balancer.
+type Announce struct {
+	TCP string `koanf:"tcp" doc:"URL of the MQTT listener that logins tell, such as mqtt://chat.example.org:1883. Empty: the host that the login came to."`
+	TLS string `koanf:"tls" doc:"URL of the MQTT listener over TLS that logins tell, such as mqtts://chat.example.org:8883. Empty: as for tcp."`
+	WS  string `koanf:"ws" doc:"URL of MQTT over WebSocket that logins tell, such as wss://chat.example.org/mqtt. Empty: as for tcp."`
 }
 
 // MQTTTLS is the listener of devices over TLS.
@@ -80,7 +88,7 @@ type Limits struct {
 	Inflight              int  `koanf:"inflight" doc:"Messages under way to one client that it has not acknowledged yet."`
 	Connections           int  `koanf:"connections" doc:"Connections of devices to this process."`
 	ConnectionsPerAddress int  `koanf:"connections_per_address" doc:"Connections of devices from one network address; this machine itself is exempt."`
-	Logins                int  `koanf:"logins" doc:"X"`
+	Logins                int  `koanf:"logins" doc:"Failed logins in a row of one account from one network address before it has to wait."`
 	Registrations         int  `koanf:"registrations" doc:"Accounts that one network address may register an hour."`
 }
 

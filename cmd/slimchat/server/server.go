@@ -17,6 +17,8 @@ import (
 	"github.com/slimchat/slimchat/cluster"
 	"github.com/slimchat/slimchat/cmd/slimchat/config"
 	"github.com/slimchat/slimchat/delivery"
+	"github.com/slimchat/slimchat/httpapi"
+	"github.com/slimchat/slimchat/httpapi/account"
 	"github.com/slimchat/slimchat/httpapi/token"
 	"github.com/slimchat/slimchat/models"
 	"github.com/slimchat/slimchat/mqttgw"
@@ -221,27 +223,22 @@ func (s *server) startGateway(context.Context) (err error) {
 // that it is refused by itself and not with its connection.
 const packetRoom = 32 << 10
 
-// Timeouts of the HTTP listener. They do not hold for WebSocket connections, which have the gateway's.
-const (
-	httpHeaderTimeout = 10 * time.Second
-	httpReadTimeout   = 5 * time.Minute // an attachment over a slow line
-	httpWriteTimeout  = 5 * time.Minute
-	httpIdleTimeout   = 2 * time.Minute
-)
-
 // startHTTP serves REST, and MQTT over WebSocket.
-func (s *server) startHTTP(ctx context.Context) error {
-	api, err := s.newAPI(ctx)
+func (s *server) startHTTP(context.Context) error {
+	api, err := httpapi.New(httpapi.Deps{
+		Domain: s.cfg.Domain, Tokens: s.authority, Publisher: s.router, History: history{s.messages}, Log: s.log.With("part", "http"),
+		Accounts: account.New(account.Options{
+			Store: s.store, Tokens: s.authority, Log: s.log.With("part", "accounts"), Sessions: online{s.engine},
+			TTL: s.cfg.Token.TTL.Std(), ClientsPerUser: s.cfg.Limits.ClientsPerUser, Closed: s.cfg.Registration == config.RegistrationClosed,
+			Logins: s.cfg.Limits.Logins, Registrations: s.cfg.Limits.Registrations,
+		}),
+		Endpoints: s.endpoints, Ready: s.readiness(), TrustedProxies: s.cfg.TrustedProxies(), PayloadLimit: int(s.cfg.Limits.Payload),
+	})
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/mqtt", s.gateway.Handler())
-	mux.Handle("/", api)
-	h := &http.Server{
-		Handler: mux, ReadHeaderTimeout: httpHeaderTimeout, ReadTimeout: httpReadTimeout, WriteTimeout: httpWriteTimeout, IdleTimeout: httpIdleTimeout,
-		ErrorLog: slog.NewLogLogger(s.log.With("part", "http").Handler(), slog.LevelDebug),
-	}
+	api.Mount("/mqtt", s.gateway.Handler())
+	h := api.Server()
 	if s.cfg.HTTP.TLS.Cert != "" {
 		if h.TLSConfig, err = loadCertificate("http.tls", s.cfg.HTTP.TLS.Cert, s.cfg.HTTP.TLS.Key, s.log); err != nil {
 			return err
@@ -252,17 +249,17 @@ func (s *server) startHTTP(ctx context.Context) error {
 		return err
 	}
 	s.addresses.HTTP = l.Addr().String()
-	s.parts.started("http", func(ctx context.Context) error {
-		if err := h.Shutdown(ctx); err != nil {
-			return errors.Join(err, h.Close())
-		}
-		return nil
-	})
 	s.serve("http", http.ErrServerClosed, func() error {
 		if h.TLSConfig != nil {
 			return h.ServeTLS(l, "", "")
 		}
 		return h.Serve(l)
+	})
+	s.parts.started("http", func(ctx context.Context) error {
+		if err := h.Shutdown(ctx); err != nil {
+			return errors.Join(err, h.Close())
+		}
+		return nil
 	})
 	return nil
 }
@@ -288,19 +285,17 @@ func (s *server) announce(context.Context) error {
 	return nil
 }
 
-// ready is nil while the server can do its work: its parts are well and it is not stopping.
-func (s *server) ready(ctx context.Context) error {
-	if s.draining.Load() {
-		return errors.New("stopping")
+// readiness is what /readyz asks beside the database. A server that is stopping is not ready, so that balancers send nobody
+// new while it drains.
+func (s *server) readiness() []httpapi.Check {
+	return []httpapi.Check{
+		{Name: "nats", Run: func(context.Context) error { return s.node.Healthy() }},
+		{Name: "log", Run: func(context.Context) error { return s.messages.Healthy() }},
+		{Name: "serving", Run: func(context.Context) error {
+			if s.draining.Load() {
+				return errors.New("stopping")
+			}
+			return nil
+		}},
 	}
-	if err := s.node.Healthy(); err != nil {
-		return fmt.Errorf("nats: %w", err)
-	}
-	if err := s.messages.Healthy(); err != nil {
-		return fmt.Errorf("log: %w", err)
-	}
-	if err := s.store.Ping(ctx); err != nil {
-		return fmt.Errorf("database: %w", err)
-	}
-	return nil
 }
