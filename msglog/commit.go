@@ -60,6 +60,8 @@ type committer struct {
 	synced chan *group
 	last   uint64 // the last position that is accounted for; collect owns it
 
+	reconnects uint64 // of nc, as far as resolve has dealt with them
+
 	resolving atomic.Bool
 	dead      atomic.Bool // JetStream does not write to a stream any more
 	revived   time.Time   // when that was last dealt with; publish owns it

@@ -66,20 +66,20 @@ func (r *recent) add(subject string, seq uint64) {
 	}
 }
 
-// filter returns those of the addresses that may have something after a position; ok is
-// false when that is too long ago to tell.
-func (r *recent) filter(addrs []im.Address, after uint64) (some []im.Address, ok bool) {
+// filter returns those of the addresses that may have something after a position, all of
+// them when that is too long ago to tell.
+func (r *recent) filter(addrs []im.Address, after uint64) []im.Address {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if after < r.floor {
-		return addrs, false
+		return addrs
 	}
+	var some []im.Address
 	for _, a := range addrs {
-		f := im.SubjectFilter(a)
-		h := maphash.String(r.seed, strings.TrimSuffix(f, ".*"))
+		h := maphash.String(r.seed, strings.TrimSuffix(im.SubjectFilter(a), ".*"))
 		if r.young[h] > after || r.old[h] > after {
 			some = append(some, a)
 		}
 	}
-	return some, true
+	return some
 }

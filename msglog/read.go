@@ -1,10 +1,8 @@
 package msglog
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,8 +13,12 @@ const (
 	// scanPerAddress: reading a stretch of the whole log and dropping what is not asked
 	// for is cheaper than asking for each address while the stretch is shorter than this
 	// for each of them.
-	scanPerAddress = 24
-	minPage        = 8
+	scanPerAddress = 8
+	// scanProbe is how much of the log is read to find out how much of it is asked for.
+	scanProbe = 256
+	// batchStretch: for a batch the server counts what is left, which takes it through
+	// every block up to the end. Further back than this, single messages are cheaper.
+	batchStretch = 200_000
 )
 
 // Read returns the entries at any of addrs in (after, upTo], in log order: at most
@@ -30,84 +32,110 @@ func (l *Log) Read(ctx context.Context, addrs []im.Address, after, upTo uint64, 
 	if after >= upTo || len(addrs) == 0 {
 		return nil, max(after, upTo), nil
 	}
-	maxMsgs, maxBytes = max(maxMsgs, 1), max(maxBytes, 1)
-	addrs, known := l.recent.filter(addrs, after)
+	addrs = l.recent.filter(addrs, after)
 	if len(addrs) == 0 {
 		return nil, upTo, nil
 	}
-	if len(addrs) > 1 && upTo-after <= uint64(scanPerAddress*len(addrs)) {
-		return l.readScan(ctx, addrs, after, upTo, maxMsgs, maxBytes)
+	p := page{l: l, maxMsgs: max(maxMsgs, 1), maxBytes: max(maxBytes, 1), next: after}
+	switch {
+	case len(addrs) > 1:
+		err = l.readMany(ctx, addrs, upTo, &p)
+	case upTo-after <= batchStretch:
+		err = l.readBatch(ctx, im.SubjectFilter(addrs[0]), upTo, &p)
+	default:
+		err = l.readHeads(ctx, addrs, upTo, &p)
 	}
-	if len(addrs) > 1 && !known {
-		if addrs, err = l.changed(ctx, addrs, after, upTo); err != nil || len(addrs) == 0 {
-			return nil, upTo, err
-		}
-	}
-	return l.readPages(ctx, addrs, after, upTo, maxMsgs, maxBytes)
-}
-
-// changed asks the server which addresses have something in (after, upTo].
-func (l *Log) changed(ctx context.Context, addrs []im.Address, after, upTo uint64) ([]im.Address, error) {
-	reqs := make([]getRequest, len(addrs))
-	for i, a := range addrs {
-		reqs[i] = getRequest{nextFor: im.SubjectFilter(a), seq: after + 1}
-	}
-	var some []im.Address
-	_, err := l.get(ctx, StreamName, reqs, func(i int, e rawEntry) {
-		if e.seq <= upTo {
-			some = append(some, addrs[i])
-		}
-	})
-	return some, err
-}
-
-// readPages asks for a page of each address and merges the pages as far as all of them
-// reach.
-func (l *Log) readPages(ctx context.Context, addrs []im.Address, after, upTo uint64, maxMsgs, maxBytes int) ([]*im.Entry, uint64, error) {
-	page := min(maxMsgs, max(minPage, 2*maxMsgs/len(addrs)))
-	bytes := max(maxBytes/len(addrs)*2, 4096)
-	reqs := make([]getRequest, len(addrs))
-	for i, a := range addrs {
-		reqs[i] = getRequest{nextFor: im.SubjectFilter(a), seq: after + 1, batch: page, maxBytes: bytes}
-	}
-	var raw []rawEntry
-	results, err := l.get(ctx, StreamName, reqs, func(_ int, e rawEntry) {
-		if e.seq <= upTo {
-			raw = append(raw, e)
-		}
-	})
 	if err != nil {
 		return nil, after, err
 	}
-	next := upTo
-	for _, r := range results {
-		if r.pending > 0 {
-			next = min(next, r.last)
-		}
-	}
-	if len(addrs) > 1 {
-		slices.SortFunc(raw, func(a, b rawEntry) int { return cmp.Compare(a.seq, b.seq) })
-	}
-	return l.cut(raw, next, maxMsgs, maxBytes)
+	return p.entries, p.next, nil
 }
 
-// cut decodes what is complete, up to next, within the limits.
-func (l *Log) cut(raw []rawEntry, next uint64, maxMsgs, maxBytes int) ([]*im.Entry, uint64, error) {
-	out := make([]*im.Entry, 0, min(len(raw), maxMsgs))
-	size := 0
-	for i, r := range raw {
-		if r.seq > next {
-			break
-		}
-		if i > 0 && (i >= maxMsgs || size >= maxBytes) {
-			return out, raw[i-1].seq, nil
-		}
-		size += len(r.data)
-		if e := l.decode(r); e != nil {
-			out = append(out, e)
-		}
+// page gathers the answer of one Read.
+type page struct {
+	l                 *Log
+	maxMsgs, maxBytes int
+	entries           []*im.Entry
+	n, size           int
+	next              uint64 // the answer is complete up to here
+}
+
+// add takes the next entry and tells whether there is room for another.
+func (p *page) add(r rawEntry) bool {
+	if e := p.l.decode(r); e != nil {
+		p.entries = append(p.entries, e)
 	}
-	return out, next, nil
+	p.n++
+	p.size += len(r.data)
+	p.next = r.seq
+	return !p.full()
+}
+
+func (p *page) full() bool { return p.n >= p.maxMsgs || p.size >= p.maxBytes }
+
+// readBatch reads one address by one batch.
+func (l *Log) readBatch(ctx context.Context, filter string, upTo uint64, p *page) error {
+	full := false
+	res, err := l.get(ctx, StreamName, []getRequest{{nextFor: filter, seq: p.next + 1, batch: p.maxMsgs, maxBytes: p.maxBytes}},
+		func(_ int, e rawEntry) {
+			if !full && e.seq <= upTo {
+				full = !p.add(e)
+			}
+		})
+	if err == nil && (res[0].pending == 0 && !full || res[0].last > upTo) {
+		p.next = upTo
+	}
+	return err
+}
+
+// readHeads merges the addresses message by message.
+func (l *Log) readHeads(ctx context.Context, addrs []im.Address, upTo uint64, p *page) error {
+	filters := make([]string, len(addrs))
+	for i, a := range addrs {
+		filters[i] = im.SubjectFilter(a)
+	}
+	ended, err := l.walkForward(ctx, filters, p.next, upTo, p.add)
+	if ended && err == nil {
+		p.next = upTo
+	}
+	return err
+}
+
+// readMany reads the log as it stands and keeps what is addressed to addrs, as long as
+// that promises to be cheaper than to ask for each address.
+func (l *Log) readMany(ctx context.Context, addrs []im.Address, upTo uint64, p *page) error {
+	wanted := make(map[string]struct{}, len(addrs))
+	for _, a := range addrs {
+		wanted[strings.TrimSuffix(im.SubjectFilter(a), ".*")] = struct{}{}
+	}
+	budget := uint64(scanPerAddress*len(addrs) + scanProbe)
+	begin, size := p.next, uint64(scanProbe)
+	for p.next < upTo {
+		// What is left to read until the page is full, by the density seen so far.
+		scanned := p.next - begin
+		left := upTo - p.next
+		if scanned > 0 {
+			left = min(left, uint64(p.maxMsgs-p.n)*scanned/uint64(max(p.n, 1)))
+		}
+		if scanned > 0 && left > budget {
+			return l.readHeads(ctx, addrs, upTo, p)
+		}
+		at, full := p.next, false
+		res, err := l.get(ctx, StreamName, []getRequest{{seq: at + 1, batch: int(min(upTo-at, size)), maxBytes: scanBytes}},
+			func(_ int, e rawEntry) {
+				if _, ok := wanted[inboxOf(e.subject)]; ok && e.seq <= upTo && !full {
+					full = !p.add(e)
+				}
+			})
+		if err != nil || full {
+			return err
+		}
+		if p.next = min(res[0].last, upTo); res[0].n == 0 {
+			p.next = upTo
+		}
+		size = min(2*size, scanPage)
+	}
+	return nil
 }
 
 // decode never fails for what Append stored. What it cannot read is skipped and logged, so
@@ -119,34 +147,6 @@ func (l *Log) decode(r rawEntry) *im.Entry {
 		return nil
 	}
 	return e
-}
-
-// readScan reads the whole log in (after, upTo] and keeps what is addressed to addrs.
-func (l *Log) readScan(ctx context.Context, addrs []im.Address, after, upTo uint64, maxMsgs, maxBytes int) ([]*im.Entry, uint64, error) {
-	wanted := make(map[string]struct{}, len(addrs))
-	for _, a := range addrs {
-		wanted[strings.TrimSuffix(im.SubjectFilter(a), ".*")] = struct{}{}
-	}
-	var raw []rawEntry
-	size := 0
-	for after < upTo && len(raw) < maxMsgs && size < maxBytes {
-		n := int(min(upTo-after, scanPage))
-		res, err := l.get(ctx, StreamName, []getRequest{{seq: after + 1, batch: n, maxBytes: scanBytes}}, func(_ int, e rawEntry) {
-			if _, ok := wanted[inboxOf(e.subject)]; ok && e.seq <= upTo {
-				raw = append(raw, e)
-				size += len(e.data)
-			}
-		})
-		if err != nil {
-			return nil, after, err
-		}
-		if res[0].n == 0 {
-			after = upTo
-			break
-		}
-		after = min(res[0].last, upTo)
-	}
-	return l.cut(raw, after, maxMsgs, maxBytes)
 }
 
 // PositionAt is the position before the first entry stored at or after t.

@@ -54,10 +54,7 @@ drain:
 }
 
 func (c *committer) settle(items []item, timedOut bool) error {
-	if err := c.fence(); err != nil {
-		return err
-	}
-	last, err := c.l.lastSeq(c.ctx)
+	last, err := c.settledLast()
 	if err != nil {
 		return err
 	}
@@ -165,6 +162,34 @@ func (c *committer) fence() error {
 		select { // not connected, or no answer yet
 		case <-time.After(50 * time.Millisecond):
 		case <-c.ctx.Done():
+		}
+	}
+}
+
+// settledLast returns the end of the log once all that was published has been dealt with.
+// After a reconnect the server may still be reading what the lost connection brought, in
+// front of which no fence stands: then the end must have stopped moving.
+func (c *committer) settledLast() (uint64, error) {
+	last := uint64(0)
+	for round := 0; ; round++ {
+		if err := c.fence(); err != nil {
+			return 0, err
+		}
+		end, err := c.l.lastSeq(c.ctx)
+		if err != nil {
+			return 0, err
+		}
+		if n := c.nc.Stats().Reconnects; n == c.reconnects {
+			return end, nil
+		} else if round > 0 && end == last {
+			c.reconnects = n
+			return end, nil
+		}
+		last = end
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-c.ctx.Done():
+			return 0, c.ctx.Err()
 		}
 	}
 }
