@@ -109,7 +109,7 @@ func (c *conn) write() {
 
 func (c *conn) writeOut(b *outBuffer, ending bool) bool {
 	now := c.g.now()
-	if !ending && now-c.renewed > c.g.opt.Timeouts.Write/4 {
+	if !ending && (c.renewed == 0 || now-c.renewed > c.g.opt.Timeouts.Write/4) {
 		c.renewed = now
 		_ = c.t.SetWriteDeadline(time.Now().Add(c.g.opt.Timeouts.Write))
 	}

@@ -29,6 +29,7 @@ type stack struct {
 	addr   string // of the TCP listener
 	people *people
 	auth   *tokens
+	served []chan error // what the Serves return
 }
 
 // people is the router's directory: the users alice, bob and carol, and the node sensor.
@@ -106,7 +107,7 @@ func newStack(t testing.TB, change func(*setup)) *stack {
 	o.engine.Log, o.engine.Domain = log, domain
 	s.engine = delivery.New(o.engine)
 	require.NoError(t, s.engine.Start(ctx))
-	o.router.Domain, o.router.Log, o.router.Directory = domain, logPort{log}, s.people
+	o.router.Domain, o.router.Log, o.router.Directory = domain, log, s.people
 	o.router.Window, o.router.Pusher = s.engine.Window(), s.engine
 	o.gateway.Sessions = s.engine
 	if o.gateway.Router == nil {
@@ -119,19 +120,14 @@ func newStack(t testing.TB, change func(*setup)) *stack {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		require.NoError(t, s.gw.Shutdown(ctx))
+		for _, done := range s.served {
+			require.ErrorIs(t, <-done, mqttgw.ErrClosed)
+		}
 		require.NoError(t, s.engine.Stop(ctx))
 		require.NoError(t, log.Close(ctx))
 		require.NoError(t, node.Stop(ctx))
 	})
 	return s
-}
-
-type logPort struct{ *msglog.Log }
-
-func (logPort) Get(context.Context, uint64) (*im.Entry, error) { return nil, nil }
-
-func (logPort) Find(context.Context, im.Address, string, im.Address) (*im.Entry, error) {
-	return nil, nil
 }
 
 // listen runs serve on a new listener and returns its address.
@@ -140,13 +136,6 @@ func (s *stack) listen(serve func(net.Listener) error) string {
 	require.NoError(s.t, err)
 	done := make(chan error, 1)
 	go func() { done <- serve(l) }()
-	s.t.Cleanup(func() {
-		select {
-		case err := <-done:
-			require.ErrorIs(s.t, err, mqttgw.ErrClosed)
-		case <-time.After(10 * time.Second):
-			s.t.Error("Serve did not return after Shutdown")
-		}
-	})
+	s.served = append(s.served, done)
 	return l.Addr().String()
 }
