@@ -190,3 +190,120 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkReadBacklog reads an inbox of 100,000 messages from 100 peers page by page.
+func BenchmarkReadBacklog(b *testing.B) {
+	e := start(b, b.TempDir(), func(o *Options) { o.Durability = DurabilityProcess })
+	var recs []im.Record
+	for i := range 100 {
+		recs = append(recs, message(im.User(fmt.Sprint("peer", i)), im.User("reader"), fmt.Sprint(i), false))
+	}
+	const msgs = 100_000
+	fill(b, e, recs, msgs)
+	pos := e.log.Position()
+	addrs := []im.Address{im.User("reader")}
+	for _, c := range []struct {
+		name string
+		read func(p *page) error
+	}{
+		{"batches", func(p *page) error { return e.log.readBatch(context.Background(), im.SubjectFilter(addrs[0]), pos, p) }},
+		{"singles", func(p *page) error { return e.log.readHeads(context.Background(), addrs, pos, p) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			n := 0
+			at := uint64(0)
+			for b.Loop() {
+				if at >= pos {
+					at = 0
+				}
+				p := page{l: e.log, maxMsgs: 100, maxBytes: 1 << 20, next: at}
+				if err := c.read(&p); err != nil {
+					b.Fatal(err)
+				}
+				n += len(p.entries)
+				at = p.next
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}
+
+// BenchmarkHistory asks for 50 messages of one conversation in a log of a million.
+func BenchmarkHistory(b *testing.B) {
+	e := start(b, b.TempDir(), func(o *Options) { o.Durability = DurabilityProcess; o.PerAddress = 1_000_000 })
+	users := benchRecords(2000, false)
+	var recs []im.Record
+	room := im.Room("busy")
+	for i := range 2_000 { // the room has half of everything
+		recs = append(recs, users[i], message(im.User(fmt.Sprint("member", i%100)), room, fmt.Sprint("room", i), false))
+	}
+	old := message(alice, bob, "old", false) // and two people spoke rarely, long ago
+	const msgs = 1_000_000
+	fill(b, e, recs[:4000], 100)
+	for range 60 {
+		fill(b, e, []im.Record{old}, 1)
+		fill(b, e, recs, 1000)
+	}
+	fill(b, e, recs, msgs-60_000)
+	pos := e.log.Position()
+	for _, c := range []struct {
+		name string
+		q    HistoryQuery
+	}{
+		{"busy-room/newest", HistoryQuery{With: room}},
+		{"busy-room/middle", HistoryQuery{With: room, Before: pos / 2}},
+		{"one-of-4000/newest", HistoryQuery{Me: im.User("user000001"), With: im.User("user000002")}},
+		{"one-of-4000/middle", HistoryQuery{Me: im.User("user000001"), With: im.User("user000002"), Before: pos / 2}},
+		{"rare-and-old/newest", HistoryQuery{Me: alice, With: bob}},
+		{"never", HistoryQuery{Me: alice, With: carol}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				got, _, err := e.log.History(context.Background(), c.q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				n = len(got)
+			}
+			b.ReportMetric(float64(n), "entries")
+		})
+	}
+	b.Run("find", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := e.log.Find(context.Background(), im.User("user000001"), "none", im.User("user000002"), 100); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkSessions(b *testing.B) {
+	e := start(b, b.TempDir(), nil)
+	record := make([]byte, 200)
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("store-%d", n), func(b *testing.B) {
+			records := make(map[im.SessionKey][]byte, n)
+			for i := range n {
+				records[im.SessionKey{Owner: im.User(fmt.Sprint("u", i)), Client: "c"}] = record
+			}
+			for b.Loop() {
+				if err := e.log.StoreSessions(context.Background(), records); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+	b.Run("load", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := e.log.LoadSession(context.Background(), im.SessionKey{Owner: im.User("u0"), Client: "c"}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
+}

@@ -13,7 +13,7 @@ const (
 	// scanPerAddress: reading a stretch of the whole log and dropping what is not asked
 	// for is cheaper than asking for each address while the stretch is shorter than this
 	// for each of them.
-	scanPerAddress = 8
+	scanPerAddress = 2
 	// scanProbe is how much of the log is read to find out how much of it is asked for.
 	scanProbe = 256
 	// batchStretch: for a batch the server counts what is left, which takes it through

@@ -55,11 +55,12 @@ func (l *Log) StoreSessions(ctx context.Context, records map[im.SessionKey][]byt
 		return err
 	}
 	inbox := nats.NewInbox()
-	acks, err := l.nc.SubscribeSync(inbox)
+	acks := make(chan ack, len(records))
+	sub, err := l.nc.Subscribe(inbox, func(m *nats.Msg) { acks <- parseAck(m.Data) })
 	if err != nil {
 		return fmt.Errorf("msglog: store sessions: %w", err)
 	}
-	defer func() { _ = acks.Unsubscribe() }()
+	defer func() { _ = sub.Unsubscribe() }()
 	n := 0
 	for key, data := range records {
 		subject := sessionsPrefix + key.SessionBucketKey()
@@ -73,18 +74,21 @@ func (l *Log) StoreSessions(ctx context.Context, records map[im.SessionKey][]byt
 			return fmt.Errorf("msglog: store sessions: %w", err)
 		}
 	}
-	wait, cancel := context.WithTimeout(ctx, sessionTimeout)
-	defer cancel()
+	silence := time.NewTimer(sessionTimeout)
+	defer silence.Stop()
 	for range n {
-		m, err := acks.NextMsgWithContext(wait)
-		if err != nil {
-			if ctx.Err() == nil && l.nc.IsConnected() {
+		select {
+		case a := <-acks:
+			if a.err != nil {
+				return fmt.Errorf("msglog: store sessions: %w", a.err)
+			}
+		case <-silence.C:
+			if l.nc.IsConnected() {
 				l.commit.dead.Store(true) // as when an append is not answered
 			}
-			return fmt.Errorf("msglog: store sessions: %w", err)
-		}
-		if a := parseAck(m.Data); a.err != nil {
-			return fmt.Errorf("msglog: store sessions: %w", a.err)
+			return fmt.Errorf("msglog: store sessions: %w", errAckTimeout)
+		case <-ctx.Done():
+			return fmt.Errorf("msglog: store sessions: %w", ctx.Err())
 		}
 	}
 	return nil
