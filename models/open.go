@@ -34,6 +34,7 @@ type Store struct {
 	onPostgres     bool
 	now            func() time.Time
 	feed           atomic.Pointer[Feed] // applies this process's own changes at once
+	closed         atomic.Bool
 }
 
 // Open opens the database that dsn names, `sqlite:{path}` or `postgres://…`, and brings its
@@ -179,6 +180,7 @@ func (s *Store) pool(dialector gorm.Dialector, conns int) (*gorm.DB, error) {
 
 // Close closes all connections. A running Feed or LastSeen must be closed before.
 func (s *Store) Close() error {
+	s.closed.Store(true)
 	var errs []error
 	for _, db := range s.pools {
 		errs = append(errs, db.Close())
@@ -201,6 +203,9 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // read runs fn on a connection that reads.
 func (s *Store) read(ctx context.Context, op string, fn func(db *gorm.DB) error) error {
+	if s.closed.Load() {
+		return fmt.Errorf("%w: %s: closed", ErrUnavailable, op)
+	}
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	return wrap(op, fn(s.reader.WithContext(ctx)))
@@ -209,6 +214,9 @@ func (s *Store) read(ctx context.Context, op string, fn func(db *gorm.DB) error)
 // write runs fn in a transaction, adds the changes that it returns to the feed in the same
 // transaction, as its last statement, and applies them in this process once committed.
 func (s *Store) write(ctx context.Context, op string, fn func(tx *gorm.DB) ([]Change, error)) error {
+	if s.closed.Load() {
+		return fmt.Errorf("%w: %s: closed", ErrUnavailable, op)
+	}
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	var rows []changeRow
