@@ -30,7 +30,6 @@ var clientVariables = map[string]bool{
 	EnvPrefix + "CONFIG":   true,
 	EnvPrefix + "TOKEN":    true,
 	EnvPrefix + "PASSWORD": true,
-	EnvPrefix + "SECRET":   true,
 }
 
 // serviceLinks matches the variables that Kubernetes and Docker put into every container beside a service named slimchat
