@@ -1,9 +1,12 @@
+//go:build unix
+
 package msglog
 
 import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +34,7 @@ func benchCommit(b *testing.B, d Durability, copied bool, inflight int) {
 	var latency atomic.Int64
 	b.ReportAllocs()
 	b.ResetTimer()
+	cpu := cpuTime()
 	for i := range b.N {
 		slots <- struct{}{}
 		begin := time.Now()
@@ -49,12 +53,22 @@ func benchCommit(b *testing.B, d Durability, copied bool, inflight int) {
 		slots <- struct{}{}
 	}
 	b.StopTimer()
+	b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(b.N), "cpu-µs/msg")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 	b.ReportMetric(float64(latency.Load())/float64(b.N)/1e3, "µs/commit")
 	st := e.log.Stats()
 	b.ReportMetric(float64(st.Records)/float64(max(st.Syncs, 1)), "msg/sync")
 	b.ReportMetric(float64(st.SyncTime.Microseconds())/float64(max(st.Syncs, 1)), "µs/sync")
 	e.stop()
+}
+
+// cpuTime is what this process has used of all processors.
+func cpuTime() time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		return 0
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
 // benchRecords are messages of about 200 bytes between n pairs of users.

@@ -1,11 +1,18 @@
+//go:build unix
+
 package msglog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/slimchat/slimchat/cluster"
 	"github.com/slimchat/slimchat/im"
 )
 
@@ -96,4 +103,91 @@ func BenchmarkConversationByInbox(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkOtherCommits measures the ways of writing that docs/decisions/0002 compares
+// with ours: an acknowledgement for each message, with the server syncing or not, and
+// atomic batches.
+func BenchmarkOtherCommits(b *testing.B) {
+	for _, syncAlways := range []bool{false, true} {
+		node, err := cluster.Start(context.Background(), cluster.Options{DataDir: b.TempDir(), Domain: testDomain, SyncAlways: syncAlways})
+		if err != nil {
+			b.Fatal(err)
+		}
+		l, err := Open(context.Background(), Options{Server: node, DataDir: node.DataDir(), Durability: DurabilityProcess, Revive: node.RestartJetStream})
+		if err != nil {
+			b.Fatal(err)
+		}
+		recs := benchRecords(1000, false)
+		for _, inflight := range []int{1, 10, 200, 800, 3200} {
+			b.Run(fmt.Sprintf("ack-for-each/syncalways=%v/inflight=%d", syncAlways, inflight), func(b *testing.B) {
+				nc, err := node.Connect("bench")
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer nc.Close()
+				slots := make(chan struct{}, inflight)
+				inbox := nats.NewInbox()
+				if _, err := nc.Subscribe(inbox, func(m *nats.Msg) {
+					if a := parseAck(m.Data); a.err != nil {
+						b.Error(a.err)
+					}
+					<-slots
+				}); err != nil {
+					b.Fatal(err)
+				}
+				cpu := cpuTime()
+				for i := range b.N {
+					slots <- struct{}{}
+					r := &recs[i%len(recs)]
+					if err := nc.PublishRequest(r.Subject, inbox, r.Data); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for range inflight {
+					slots <- struct{}{}
+				}
+				b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(b.N), "cpu-µs/msg")
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+			})
+		}
+		for _, size := range []int{10, 100, 500} {
+			b.Run(fmt.Sprintf("atomic-batch/syncalways=%v/size=%d", syncAlways, size), func(b *testing.B) {
+				for i := 0; i < b.N; i += size {
+					id := nats.NewInbox()[7:]
+					for k := range size {
+						r := &recs[(i+k)%len(recs)]
+						m := &nats.Msg{Subject: r.Subject, Data: r.Data, Header: nats.Header{
+							"Nats-Batch-Id": {id}, "Nats-Batch-Sequence": {fmt.Sprint(k + 1)}}}
+						if k < size-1 {
+							err = l.nc.PublishMsg(m)
+						} else {
+							m.Header["Nats-Batch-Commit"] = []string{"1"}
+							var reply *nats.Msg
+							if reply, err = l.nc.RequestMsg(m, 10*time.Second); err == nil {
+								err = parseBatchAck(reply.Data)
+							}
+						}
+						if err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+			})
+		}
+		if err := l.Close(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		if err := node.Stop(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func parseBatchAck(data []byte) error {
+	if !bytes.Contains(data, []byte(`"batch":`)) {
+		return fmt.Errorf("not the acknowledgement of a batch: %s", data)
+	}
+	return nil
 }

@@ -370,3 +370,43 @@ func TestParseAckReply(t *testing.T) {
 		require.False(t, ok, bad)
 	}
 }
+
+func TestTailEndsWithTheLog(t *testing.T) {
+	e := start(t, t.TempDir(), nil)
+	c, done := newCollector(), make(chan error, 1)
+	go func() { done <- e.log.Tail(context.Background(), 0, c.add) }()
+	e.append(message(alice, bob, "m", false))
+	c.wait(t, 1)
+	e.stop()
+	require.ErrorIs(t, <-done, ErrClosed)
+	require.ErrorIs(t, e.log.Tail(context.Background(), 0, c.add), ErrClosed)
+}
+
+func TestTailStartsAnywhere(t *testing.T) {
+	e := start(t, t.TempDir(), nil)
+	var recs []im.Record
+	for i := range 2000 {
+		recs = append(recs, message(alice, bob, fmt.Sprint(i), false))
+	}
+	e.appendAll(recs)
+	for _, after := range []uint64{0, 1, 999, 1999} {
+		got := e.tail(after).wait(t, 2000-int(after))
+		require.Equal(t, after+1, got[0].Seq)
+		require.EqualValues(t, 2000, got[len(got)-1].Seq)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	e := start(t, t.TempDir(), nil)
+	for name, edit := range map[string]func(*Options){
+		"server":     func(o *Options) { o.Server = nil },
+		"data":       func(o *Options) { o.DataDir = "" },
+		"durability": func(o *Options) { o.Durability = "memory" },
+		"replicas":   func(o *Options) { o.Replicas = 3 },
+	} {
+		o := e.opts
+		edit(&o)
+		_, err := Open(t.Context(), o)
+		require.Error(t, err, name)
+	}
+}

@@ -31,19 +31,24 @@ func start(t testing.TB, dir string, edit func(*Options)) *env {
 	if edit != nil {
 		edit(&e.opts)
 	}
-	node, err := cluster.Start(context.Background(), cluster.Options{
-		DataDir: dir, Domain: testDomain, SyncAlways: NeedsSyncAlways(e.opts.Durability, 1),
-		Logger: e.opts.Logger,
-	})
-	require.NoError(t, err)
+	node := startNode(t, dir, e.opts)
+	var err error
 	e.node, e.opts.Server, e.opts.Revive = node, node, node.RestartJetStream
 	e.log, err = Open(context.Background(), e.opts)
-	if err != nil {
-		require.NoError(t, node.Stop(context.Background()))
-	}
 	require.NoError(t, err)
 	t.Cleanup(func() { e.stop() })
 	return e
+}
+
+// startNode starts the server; it is stopped at the end of the test at the latest.
+func startNode(t testing.TB, dir string, o Options) *cluster.Node {
+	t.Helper()
+	node, err := cluster.Start(context.Background(), cluster.Options{
+		DataDir: dir, Domain: testDomain, SyncAlways: NeedsSyncAlways(o.Durability, 1), Logger: o.Logger,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, node.Stop(context.Background())) })
+	return node
 }
 
 // stop closes the log and the server; a second call does nothing.

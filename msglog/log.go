@@ -29,6 +29,8 @@ type Log struct {
 	recent  *recent
 	stats   counters
 
+	ctx       context.Context // ends when Close has committed everything
+	cancel    context.CancelFunc
 	failed    atomic.Pointer[failure]
 	closeOnce sync.Once
 	closing   atomic.Bool
@@ -43,6 +45,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{opts: opts, log: opts.Logger.With("component", "msglog")}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.durable.init()
 	l.queue.init(opts.QueueMsgs, opts.QueueBytes)
 	if err := l.open(ctx); err != nil {
@@ -56,6 +59,9 @@ func (l *Log) open(ctx context.Context) error {
 	var err error
 	if l.syncer, err = l.newSyncer(); err != nil {
 		return fmt.Errorf("msglog: %w", err)
+	}
+	if l.opts.Durability == DurabilityDisk && renameMayLoseData(l.opts.DataDir) {
+		l.log.Warn("on this file system a power cut at the moment when old messages are compacted can lose some of them; ext4 has no such moment", "data", l.opts.DataDir)
 	}
 	if l.nc, err = l.opts.Server.Connect("msglog"); err != nil {
 		return fmt.Errorf("msglog: %w", err)
@@ -164,6 +170,7 @@ func (l *Log) Close(ctx context.Context) error {
 }
 
 func (l *Log) release() {
+	l.cancel()
 	if l.commit != nil {
 		l.commit.nc.Close()
 	}

@@ -43,7 +43,7 @@ type Options struct {
 	Server     Connector
 	DataDir    string // the directory whose file system is synced and guarded
 	Durability Durability
-	Replicas   int // of the stream and buckets; 1 by default
+	Replicas   int // of the stream and buckets; 1, the default, is all that this version takes
 
 	MaxAge     time.Duration // how long messages are kept
 	PerAddress int           // how many messages are kept of each subject
@@ -98,6 +98,11 @@ func (o *Options) complete() error {
 	setDefault(&o.MinFree, DefaultMinFree)
 	setDefault(&o.AckTimeout, DefaultAckTimeout)
 	setDefault(&o.ReadConns, DefaultReadConns)
+	if o.Replicas != 1 {
+		// The committer counts on being the only writer, and the durable position on hearing
+		// of every write.
+		return fmt.Errorf("msglog: %d replicas: this version keeps its log on one node", o.Replicas)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -22,12 +22,18 @@ const (
 )
 
 // Tail calls fn with the entries after a position, in log order and in batches, as soon as
-// they are durable, until ctx ends, whose error it then returns. fn owns the slice only
+// they are durable, until ctx ends, whose error it then returns, or the log is closed,
+// which is ErrClosed. fn owns the slice only
 // during the call and should return quickly: the tail waits for it, while JetStream's flow
 // control bounds what waits in memory. A gap, a lost consumer or connection is repaired by
-// reading on from the last entry delivered; the receiver notices nothing but a pause. Any
-// other error means that the tail cannot go on.
+// reading on from the last entry delivered; the receiver notices nothing but a pause.
 func (l *Log) Tail(ctx context.Context, after uint64, fn func(batch []*im.Entry)) error {
+	if l.ctx.Err() != nil {
+		return ErrClosed
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
 	nc, err := l.opts.Server.Connect("msglog tail")
 	if err != nil {
 		return fmt.Errorf("msglog: tail: %w", err)
@@ -40,11 +46,11 @@ func (l *Log) Tail(ctx context.Context, after uint64, fn func(batch []*im.Entry)
 	t := &tail{l: l, nc: nc, js: js, fn: fn, after: after}
 	for {
 		err := t.follow(ctx)
+		if l.ctx.Err() != nil {
+			return ErrClosed
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		if l.closing.Load() || errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("msglog: tail: %w", errors.Join(ErrClosed, err))
 		}
 		l.stats.tailRepairs.Add(1)
 		l.log.Warn("repairing the tail", "after", t.after, "cause", err)
