@@ -58,23 +58,34 @@ func (a Address) Local(own string) Address {
 // String returns the address as it is written on the wire, `user/bob` for example. It is
 // empty for the zero Address.
 func (a Address) String() string {
-	var s string
-	switch a.Kind {
-	case KindUser:
-		s = "user/" + a.ID
-	case KindClient:
-		s = "user/" + a.ID + "/client/" + a.Client
-	case KindNode:
-		s = "node/" + a.ID
-	case KindRoom:
-		s = "room/" + a.ID
-	default:
-		return ""
+	var buf [64]byte
+	return string(a.Append(buf[:0]))
+}
+
+// Append appends what String returns.
+func (a Address) Append(dst []byte) []byte {
+	if a.Kind == 0 {
+		return dst
 	}
 	if a.Domain != "" {
-		return "domain/" + a.Domain + "/" + s
+		dst = append(dst, "domain/"...)
+		dst = append(dst, a.Domain...)
+		dst = append(dst, '/')
 	}
-	return s
+	switch a.Kind {
+	case KindNode:
+		dst = append(dst, "node/"...)
+	case KindRoom:
+		dst = append(dst, "room/"...)
+	default:
+		dst = append(dst, "user/"...)
+	}
+	dst = append(dst, a.ID...)
+	if a.Kind == KindClient {
+		dst = append(dst, "/client/"...)
+		dst = append(dst, a.Client...)
+	}
+	return dst
 }
 
 // TopicPrefix starts every MQTT topic that SlimChat handles.

@@ -63,7 +63,8 @@ func (e *Envelope) Append(dst []byte) []byte {
 		flags |= flagPayloadUTF8
 	}
 	dst = append(dst, envelopeVersion, flags)
-	dst = appendString(dst, e.From.String())
+	var from [64]byte
+	dst = appendString(dst, e.From.Append(from[:0]))
 	dst = appendString(dst, e.Client)
 	dst = appendString(dst, e.ID)
 	dst = binary.AppendUvarint(dst, uint64(max(e.TS, 0)))
@@ -90,7 +91,7 @@ func CopyOf(message []byte) []byte {
 	return c
 }
 
-func appendString(dst []byte, s string) []byte {
+func appendString[T string | []byte](dst []byte, s T) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))
 	return append(dst, s...)
 }

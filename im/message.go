@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -90,7 +89,7 @@ func (d *Draft) scan(payload []byte) error {
 		return Errorf(CodeMalformed, "", "the payload is not a JSON object")
 	}
 	var seen seenField
-	names := make(map[string]struct{}, 4)
+	var names map[string]struct{} // of the fields that are only carried through
 	for n := 0; ; n++ {
 		rawKey, rawValue, ok := s.next()
 		if !ok {
@@ -100,7 +99,7 @@ func (d *Draft) scan(payload []byte) error {
 			return Errorf(CodeInvalid, "", "more than %d fields", maxFields)
 		}
 		key := decodeKey(rawKey)
-		if jsonDepth(rawValue) > maxDepth {
+		if s.deepest > maxDepth {
 			return Errorf(CodeInvalid, key, "nested deeper than %d levels", maxDepth)
 		}
 		bit, err := d.field(key, rawValue)
@@ -110,6 +109,9 @@ func (d *Draft) scan(payload []byte) error {
 		if bit == 0 {
 			if _, twice := names[key]; twice {
 				return Errorf(CodeInvalid, key, "appears twice")
+			}
+			if names == nil {
+				names = make(map[string]struct{}, 4)
 			}
 			names[key] = struct{}{}
 			d.rest = append(append(append(append(d.rest, rawKey...), ':'), rawValue...), ',')
@@ -136,6 +138,10 @@ func (d *Draft) field(key string, raw []byte) (bit seenField, err error) {
 		d.To, err = stringField(key, raw)
 		return seenTo, err
 	case "type":
+		if string(raw) == `"chat"` {
+			d.Type = TypeChat
+			return seenType, nil
+		}
 		d.Type, err = stringField(key, raw)
 		return seenType, err
 	case "thread":
@@ -274,10 +280,26 @@ func contentType(raw []byte) (string, error) {
 	case len(kind) > maxTypeBytes:
 		return "", Errorf(CodeInvalid, "content.type", "is longer than %d bytes", maxTypeBytes)
 	}
-	return strings.Clone(kind), nil
+	return kind, nil
 }
 
 func decodeKey(raw []byte) string {
+	switch string(raw) { // the usual ones cost no memory
+	case `"id"`:
+		return "id"
+	case `"from"`:
+		return "from"
+	case `"to"`:
+		return "to"
+	case `"type"`:
+		return "type"
+	case `"thread"`:
+		return "thread"
+	case `"content"`:
+		return "content"
+	case `"data"`:
+		return "data"
+	}
 	s, err := stringField("", raw)
 	if err != nil {
 		return ""

@@ -3,8 +3,9 @@ package im
 // objectScanner walks the fields of one JSON object without decoding the values. Its
 // input must have passed json.Valid: it finds ends, it does not check syntax.
 type objectScanner struct {
-	data []byte
-	pos  int
+	data    []byte
+	pos     int
+	deepest int // the deepest nesting that value has stepped over
 }
 
 // open steps into the object; it tells whether there is one.
@@ -58,6 +59,7 @@ func (s *objectScanner) value() []byte {
 			continue
 		case '{', '[':
 			depth++
+			s.deepest = max(s.deepest, depth)
 		case '}', ']':
 			if depth == 0 { // the end of the object around a bare value
 				return s.data[start:s.pos]
@@ -88,24 +90,4 @@ func (s *objectScanner) str() {
 			return
 		}
 	}
-}
-
-// jsonDepth is how deep arrays and objects nest in a valid JSON value.
-func jsonDepth(raw []byte) int {
-	s := objectScanner{data: raw}
-	depth, deepest := 0, 0
-	for s.pos < len(s.data) {
-		switch s.data[s.pos] {
-		case '"':
-			s.str()
-			continue
-		case '{', '[':
-			depth++
-			deepest = max(deepest, depth)
-		case '}', ']':
-			depth--
-		}
-		s.pos++
-	}
-	return deepest
 }

@@ -28,7 +28,7 @@ func tokenSafe(c byte) bool {
 // AppendToken appends s as one subject token: letters, digits, `-` and `_` stand for
 // themselves, every other byte becomes `=XX` in upper-case hexadecimal. The result is
 // also a legal key of a NATS key-value bucket, where `%` would not be.
-func AppendToken(dst []byte, s string) []byte {
+func AppendToken[T string | []byte](dst []byte, s T) []byte {
 	for i := range len(s) {
 		c := s[i]
 		if tokenSafe(c) {
@@ -95,8 +95,9 @@ func badToken(t string) *Error {
 func AppendSubject(dst []byte, to, peer Address) []byte {
 	dst = appendInbox(dst, to)
 	if to.Kind != KindRoom {
+		var buf [64]byte
 		dst = append(dst, '.')
-		dst = AppendToken(dst, peer.String())
+		dst = AppendToken(dst, peer.Append(buf[:0]))
 	}
 	return dst
 }
