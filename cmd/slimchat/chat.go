@@ -100,18 +100,16 @@ func runChat(cmd *cobra.Command, rest *client.REST, link *chatLink, history int,
 		case err := <-done:
 			return err
 		case <-ctx.Done():
-			return link.leave(done)
+			return <-done
 		case err := <-inputEnd:
 			if err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			waiting, stop := context.WithTimeout(ctx, lastWords)
-			defer stop()
-			if err := link.drained(waiting); err != nil {
+			if err := link.drained(ctx, lastWords); err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "slimchat: %v\n", err)
 			}
 			cancel()
-			return link.leave(done)
+			return <-done
 		}
 	}
 }

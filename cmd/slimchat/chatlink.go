@@ -150,9 +150,6 @@ func (l *chatLink) goodbye(conn *client.Conn) {
 	}
 }
 
-// leave waits for run, whose context has ended.
-func (l *chatLink) leave(done <-chan error) error { return <-done }
-
 // send puts a text into the outbox, and on its way if there is a connection.
 func (l *chatLink) send(text string) error {
 	id := rand.Text()
@@ -189,8 +186,10 @@ func (l *chatLink) write(m *outgoing) error {
 	return nil
 }
 
-// drained waits until everything was acknowledged.
-func (l *chatLink) drained(ctx context.Context) error {
+// drained waits, for so long at the most, until everything was acknowledged.
+func (l *chatLink) drained(ctx context.Context, most time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
 	l.mu.Lock()
 	empty := l.empty
 	l.mu.Unlock()

@@ -29,7 +29,7 @@ func newToken() *cobra.Command {
 			"the user's clients, can be ended there, and replaces an earlier login of the same client. On standard output stands the token\n" +
 			"alone; the client identifier and the end go to standard error.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+		RunE: f.run,
 	})
 	cmd.Flags().StringVar(&f.client, "client", "", "identifier of the client (default: one is made up; for a node, its id)")
 	cmd.Flags().StringVar(&f.node, "node", "", "for this node instead of a user")

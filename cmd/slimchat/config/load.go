@@ -32,6 +32,9 @@ var clientVariables = map[string]bool{
 	EnvPrefix + "PASSWORD": true,
 }
 
+// testPrefix begins the variables of the project's own tests.
+const testPrefix = EnvPrefix + "TEST_"
+
 // serviceLinks matches the variables that Kubernetes and Docker put into every container beside a service named slimchat
 // (SLIMCHAT_SERVICE_HOST, SLIMCHAT_PORT_8080_TCP_ADDR and so on). Nobody wrote them for us, so they are no mistakes.
 var serviceLinks = regexp.MustCompile(`^SLIMCHAT_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
@@ -162,7 +165,7 @@ func (l *loader) environment(src Sources) error {
 			case ok:
 				l.origin[key.Name] = name
 				return key.Name, value
-			case clientVariables[name] || serviceLinks.MatchString(name):
+			case clientVariables[name] || strings.HasPrefix(name, testPrefix) || serviceLinks.MatchString(name):
 			default:
 				l.unknown("environment", name, Key.Env)
 			}
