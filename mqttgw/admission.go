@@ -7,13 +7,20 @@ import (
 	"github.com/slimchat/slimchat/im"
 )
 
-// remoteAddr takes the address out of "host:port"; the zero Addr when there is none.
+// remoteAddr takes the address out of "host:port"; the zero Addr when there is none. Of
+// IPv6 it keeps the network, for one device may have all addresses of its /64.
 func remoteAddr(hostport string) netip.Addr {
 	ap, err := netip.ParseAddrPort(hostport)
 	if err != nil {
 		return netip.Addr{}
 	}
-	return ap.Addr().Unmap().WithZone("")
+	addr := ap.Addr().Unmap().WithZone("")
+	if addr.Is6() && !addr.IsLoopback() {
+		if network, err := addr.Prefix(64); err == nil {
+			return network.Addr()
+		}
+	}
+	return addr
 }
 
 // admit registers c. Connections somewhat over the limit are let in to be refused with a

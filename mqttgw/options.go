@@ -75,6 +75,7 @@ const (
 	topicAliasMaximum = 16   // topic aliases a 5.0 client may use towards us
 	maxHeld           = 4096 // QoS 2 identifiers a 3.1.1 client may hold unreleased
 	neverExpires      = 0xFFFFFFFF
+	longestPause      = 50 * time.Millisecond // of the reader, for publishes that come too fast
 )
 
 func orDefault[T int | time.Duration](v *T, def T) {

@@ -18,6 +18,7 @@ type inbound struct {
 	suspect int // so many publishes may be repetitions after a reconnect
 
 	head, tail *pending        // publishes at QoS 1 and 2, in the order in which they came
+	penalty    int             // refusals for being too fast that the reader has not paused for
 	waiting    int             // publishes that the router has not answered
 	inflight   int             // QoS 1 and 2 without PUBACK or PUBCOMP: what Receive Maximum bounds
 	held       map[uint16]bool // QoS 2 identifiers until PUBREL; true once PUBREC is sent
@@ -81,6 +82,7 @@ func (c *conn) onPublish(frame []byte) error {
 			return err
 		}
 	}
+	c.pause(in)
 	again, err := c.reserve(in, p)
 	if err != nil || again {
 		return err
@@ -107,6 +109,24 @@ func (in *inbound) resolveAlias(p *packet.Publish) error {
 	}
 	p.Topic = bytesOf(in.aliases[alias])
 	return nil
+}
+
+// pause slows down a client that is over its rate and does not mind the refusals, so that
+// refusing it costs little: a millisecond for each.
+func (c *conn) pause(in *inbound) {
+	c.mu.Lock()
+	penalty := in.penalty
+	in.penalty = 0
+	c.mu.Unlock()
+	if penalty == 0 {
+		return
+	}
+	pause := time.NewTimer(min(time.Duration(penalty)*time.Millisecond, longestPause))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-c.g.ctx.Done():
+	}
 }
 
 // reserve makes room for one more publish, waiting where the standard gives no other way
@@ -200,6 +220,9 @@ func (p *pending) complete(rc router.Receipt, err error) {
 	c.mu.Lock()
 	in := c.inbound
 	in.waiting--
+	if err != nil && im.CodeOf(err) == im.CodeRateLimited {
+		in.penalty++
+	}
 	p.done = true
 	if qos == 0 {
 		c.releaseLocked(p)

@@ -1,11 +1,12 @@
 package mqttgw
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -22,7 +23,8 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	hijacked := &hijackRecorder{ResponseWriter: w}
+	ws, err := websocket.Accept(hijacked, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{webSocketProtocol},
 		InsecureSkipVerify: true, // see Handler
 		CompressionMode:    websocket.CompressionDisabled,
@@ -35,15 +37,29 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ws.SetReadLimit(-1) // a frame may hold many packets; the size of each is checked
-	g.start(&webSocket{ws: ws}, remoteAddr(r.RemoteAddr))
+	g.start(&webSocket{ws: ws, nc: hijacked.nc}, remoteAddr(r.RemoteAddr))
+}
+
+// hijackRecorder keeps hold of the network connection, for its deadlines, and to close
+// it without the closing handshake that the websocket package would wait for.
+type hijackRecorder struct {
+	http.ResponseWriter
+	nc net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijackRecorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	h.nc = nc
+	return nc, rw, err
 }
 
 // webSocket is a WebSocket as a stream: packets may span messages, and a message may hold
 // many of them [MQTT-6.0.0-2].
 type webSocket struct {
-	ws       *websocket.Conn
-	message  io.Reader    // of the reader: what is left of the current message
-	deadline atomic.Int64 // for writes, Unix nanoseconds
+	ws      *websocket.Conn
+	nc      net.Conn
+	message io.Reader // of the reader: what is left of the current message
 }
 
 var errNotBinary = errors.New("mqttgw: a WebSocket message is not binary")
@@ -72,21 +88,19 @@ func (t *webSocket) Read(p []byte) (int, error) {
 }
 
 func (t *webSocket) Write(p []byte) (int, error) {
-	ctx, cancel := context.WithDeadline(context.Background(), time.Unix(0, t.deadline.Load()))
-	defer cancel()
-	if err := t.ws.Write(ctx, websocket.MessageBinary, p); err != nil {
+	if err := t.ws.Write(context.Background(), websocket.MessageBinary, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// SetWriteDeadline holds for the writes that begin afterwards.
-func (t *webSocket) SetWriteDeadline(at time.Time) error {
-	t.deadline.Store(at.UnixNano())
-	return nil
-}
+func (t *webSocket) SetWriteDeadline(at time.Time) error { return t.nc.SetWriteDeadline(at) }
 
 // CloseWrite begins the closing handshake; the reader sees its end.
 func (t *webSocket) CloseWrite() error { return t.ws.Close(websocket.StatusNormalClosure, "") }
 
-func (t *webSocket) Close() error { return t.ws.CloseNow() }
+func (t *webSocket) Close() error {
+	err := t.nc.Close()
+	_ = t.ws.CloseNow() // says that it is closed already; releases its memory
+	return err
+}
