@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -127,7 +128,7 @@ func readQuery(c echo.Context, allowed ...string) *query {
 	}
 	for name, list := range values {
 		switch {
-		case !contains(allowed, name):
+		case !slices.Contains(allowed, name):
 			q.fail(name, "is not a parameter of this request")
 		case len(list) > 1:
 			q.fail(name, "is given twice")
@@ -136,15 +137,6 @@ func readQuery(c echo.Context, allowed ...string) *query {
 		}
 	}
 	return q
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 func (q *query) fail(name, format string, args ...any) {

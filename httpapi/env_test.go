@@ -74,6 +74,20 @@ func (l logReader) History(ctx context.Context, q httpapi.HistoryQuery) ([]*im.E
 	return l.Log.History(ctx, msglog.HistoryQuery(q))
 }
 
+// directory answers the router from the database.
+type directory struct{ store *models.Store }
+
+func (d directory) Exists(ctx context.Context, a im.Address) (bool, error) {
+	if a.Kind == im.KindClient {
+		return d.store.ClientExists(ctx, a.ID, a.Client)
+	}
+	return d.store.UserExists(ctx, a.ID)
+}
+
+func (d directory) Clients(ctx context.Context, uid string) (int, error) {
+	return d.store.ClientCount(ctx, uid)
+}
+
 // start runs the service; change may edit its options.
 func start(t testing.TB, dsn string, change func(*account.Options, *httpapi.Deps)) *env {
 	t.Helper()
@@ -134,7 +148,7 @@ func (e *env) startLog(wire func(*router.Router)) *router.Router {
 	engine := delivery.New(delivery.Options{Log: e.log, Domain: domain})
 	require.NoError(e.t, engine.Start(ctx))
 	rt := router.New(router.Options{
-		Domain: domain, Log: e.log, Directory: models.Directory{Store: e.store}, Window: engine.Window(), Pusher: engine,
+		Domain: domain, Log: e.log, Directory: directory{e.store}, Window: engine.Window(), Pusher: engine,
 	})
 	wire(rt)
 	e.t.Cleanup(func() {

@@ -16,12 +16,13 @@ import (
 
 // The codes that only HTTP has.
 const (
-	codeTokenMissing     im.Code = "token_missing"
-	codeMethod           im.Code = "method_not_allowed"
-	codeMediaType        im.Code = "unsupported_media_type"
-	codeBadRequest       im.Code = "bad_request"
-	statusOfUnknownCodes         = http.StatusBadRequest
+	codeTokenMissing im.Code = "token_missing"
+	codeMethod       im.Code = "method_not_allowed"
+	codeMediaType    im.Code = "unsupported_media_type"
+	codeBadRequest   im.Code = "bad_request"
 )
+
+const statusOfUnknownCodes = http.StatusBadRequest
 
 // statuses maps each code to its HTTP status, here and nowhere else.
 var statuses = map[im.Code]int{
@@ -85,9 +86,11 @@ func (a *API) showError(err error, c echo.Context) {
 	case status == http.StatusUnauthorized && e.Code != account.CodeInvalidCredentials:
 		header.Set(echo.HeaderWWWAuthenticate, challenge(e.Code))
 	}
-	if status >= http.StatusInternalServerError {
-		a.Log.Error("a request failed", "method", c.Request().Method, "route", c.Path(), "status", status,
-			"request", requestID(c), "error", err)
+	switch {
+	case status == http.StatusInternalServerError:
+		a.Log.Error("a request failed", "method", c.Request().Method, "route", c.Path(), "request", requestID(c), "error", err)
+	case status == http.StatusServiceUnavailable && retry == nil: // a login storm does not fill the log
+		a.Log.Warn("a request could not be served", "method", c.Request().Method, "route", c.Path(), "request", requestID(c), "error", err)
 	}
 	if c.Request().Method == http.MethodHead {
 		err = c.NoContent(status)

@@ -41,8 +41,8 @@ const (
 // errHash says that a stored hash cannot be read.
 var errHash = errors.New("account: not an argon2id hash")
 
-// hasher hashes passwords, so many at a time as keep the memory bounded and leave half of
-// the processors to the messages. Others wait; too many are turned away.
+// hasher hashes passwords, so many at a time as keep the memory bounded and leave processors
+// to the messages. Others wait; too many are turned away.
 type hasher struct {
 	params  HashParams
 	slots   chan struct{}
@@ -50,11 +50,14 @@ type hasher struct {
 	unknown string // verified in place of the hash of a user who does not exist
 }
 
-func newHasher(params HashParams) *hasher {
+func newHasher(params HashParams, slots int) *hasher {
 	if params == (HashParams{}) {
 		params = DefaultHash
 	}
-	h := &hasher{params: params, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	if slots <= 0 {
+		slots = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	h := &hasher{params: params, slots: make(chan struct{}, slots)}
 	h.unknown = encodeHash(params, make([]byte, saltBytes), make([]byte, hashBytes))
 	return h
 }

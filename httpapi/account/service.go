@@ -48,13 +48,14 @@ type Options struct {
 	Store          *models.Store
 	Tokens         *token.Authority
 	Log            *slog.Logger
-	Sessions       Sessions      // optional: nobody is online
+	Sessions       Sessions      // optional: it is not known who is online
 	TTL            time.Duration // of tokens; token.DefaultTTL
 	ClientsPerUser int           // 20
 	Logins         int           // failed logins at once of one account from one address; 10
 	Registrations  int           // accounts an hour from one address; 1,000
 	Closed         bool          // nobody registers an account; CreateUser still works
 	Hash           HashParams    // DefaultHash
+	Hashes         int           // passwords hashed at a time; half of the processors
 	Now            func() time.Time
 }
 
@@ -66,14 +67,16 @@ type Service struct {
 	registrations *buckets[netip.Addr]
 }
 
-type nobodyOnline struct{}
+// anybodyOnline stands for Sessions in a process that serves nobody: a client that may well
+// be online is not signed out to make room for another.
+type anybodyOnline struct{}
 
-func (nobodyOnline) IsOnline(im.Address, string) bool { return false }
+func (anybodyOnline) IsOnline(im.Address, string) bool { return true }
 
 // New makes a service.
 func New(o Options) *Service {
 	if o.Sessions == nil {
-		o.Sessions = nobodyOnline{}
+		o.Sessions = anybodyOnline{}
 	}
 	if o.TTL == 0 {
 		o.TTL = token.DefaultTTL
@@ -91,7 +94,7 @@ func New(o Options) *Service {
 		o.Now = time.Now
 	}
 	return &Service{
-		Options: o, hasher: newHasher(o.Hash), guard: newGuard(o.Logins, o.Now),
+		Options: o, hasher: newHasher(o.Hash, o.Hashes), guard: newGuard(o.Logins, o.Now),
 		registrations: newBuckets[netip.Addr](o.Registrations, time.Hour/time.Duration(o.Registrations)),
 	}
 }
