@@ -166,7 +166,7 @@ func (c *committer) publish() {
 		case <-retry.C:
 			// Nobody may come to append while the log says that it is not healthy.
 			if c.dead.Load() && c.l.failed.Load() == nil {
-				if err := c.revive(); err != nil {
+				if err := c.revive(0); err != nil {
 					c.l.log.Debug("the log is not writable", "error", err)
 				}
 			}
@@ -220,7 +220,7 @@ func (c *committer) mayWrite(g *group) error {
 		return unavailable(f.err, "the server cannot store messages now")
 	}
 	if c.dead.Load() {
-		if err := c.revive(); err != nil {
+		if err := c.revive(1); err != nil {
 			return err
 		}
 	}

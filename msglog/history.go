@@ -188,7 +188,7 @@ func (l *Log) lastOf(ctx context.Context, subjects []string, hi uint64) (uint64,
 	return min(last, hi), err
 }
 
-// pairWindow is how many positions back RecoverPairs looks: all that can be on its way at
+// pairWindow is how many positions back recoverPairs looks: all that can be on its way at
 // one moment, and then some.
 const pairWindow = 2 * groupsAhead * groupMsgs
 
@@ -196,7 +196,9 @@ const pairWindow = 2 * groupsAhead * groupMsgs
 // copy for the sender's other clients is missing. None of them was acknowledged. It
 // returns the new end of the log.
 func (l *Log) recoverPairs(ctx context.Context, last uint64, store func(subject string, data []byte) (uint64, error)) (uint64, error) {
-	raw, err := l.scan(ctx, last-min(last, pairWindow), last)
+	// In the last PerAddress positions the limit cannot have taken a copy.
+	window := uint64(min(pairWindow, l.opts.PerAddress))
+	raw, err := l.scan(ctx, last-min(last, window), last)
 	if err != nil {
 		return 0, err
 	}

@@ -97,8 +97,9 @@ func (c *committer) settle(items []item, timedOut bool) error {
 }
 
 // revive brings a stream back whose store has met a write error, once there is room on the
-// disk. It runs where groups are published, so that none is on its way meanwhile.
-func (c *committer) revive() error {
+// disk. It runs where groups are published, by a caller who owns so many slots, and waits
+// until no group is on its way.
+func (c *committer) revive(owned int) error {
 	free, err := c.space.free()
 	if err != nil {
 		return unavailable(fmt.Errorf("free space: %w", err), "the server cannot store messages now")
@@ -113,6 +114,14 @@ func (c *committer) revive() error {
 	if c.l.opts.Revive == nil {
 		c.l.fail(errors.New("JetStream cannot write to the stream any more"))
 		return c.l.writeErr()
+	}
+	for n := owned; n < cap(c.slots); n++ {
+		select {
+		case c.slots <- struct{}{}:
+			defer func() { <-c.slots }()
+		case <-c.ctx.Done():
+			return closedErr()
+		}
 	}
 	c.pub.Lock()
 	defer c.pub.Unlock()
