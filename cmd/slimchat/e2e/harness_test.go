@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,8 +65,9 @@ type server struct {
 		MQTT  string `json:"mqtt"`
 		MQTTS string `json:"mqtts"`
 	}
-	process *exec.Cmd     // nil when none runs
-	exited  chan struct{} // closed when process has ended, after its state is known
+	roots   *x509.CertPool // what its TLS certificates are signed with; nil without any
+	process *exec.Cmd      // nil when none runs
+	exited  chan struct{}  // closed when process has ended, after its state is known
 }
 
 type option func(*server)
