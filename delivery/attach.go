@@ -28,8 +28,10 @@ func (e *Engine) Attach(ctx context.Context, o AttachOptions) (s *Session, prese
 		return nil, false, err
 	}
 	s = e.newSession(o)
+	dropped := false
 	if known {
 		present = s.restore(&rec, o.Clean || rec.expired(time.Now()), e.opts.Domain)
+		dropped = o.Clean && len(rec.Subs) > 0
 	} else {
 		start, err := e.firstPosition(ctx, key)
 		if err != nil {
@@ -49,6 +51,19 @@ func (e *Engine) Attach(ctx context.Context, o AttachOptions) (s *Session, prese
 	s.mu.Lock()
 	s.markDirtyLocked()
 	s.mu.Unlock()
+	if known && !dropped {
+		return s, present, nil
+	}
+	// A client that is seen for the first time is owed what comes from now on, and a clean
+	// start stays clean, even if this process dies before the next flush.
+	switch err := e.persist(ctx, s); {
+	case err == nil:
+	case known: // it can be written later: the client knows that it has to subscribe
+		e.log.Warn("ended subscriptions are still written down", "owner", key.Owner.String(), "client", key.Client, "error", err)
+	default:
+		s.Detach(ctx, o.Expiry)
+		return nil, false, err
+	}
 	return s, present, nil
 }
 

@@ -3,6 +3,8 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,11 +18,20 @@ const (
 
 // flusher collects the sessions whose record is to be written behind their back, each at
 // most about once a second. A crash loses what was not written yet, which repeats
-// messages and skips none.
+// messages and skips none. What a crash may not lose is written before it is promised,
+// by persist.
 type flusher struct {
-	mu    sync.Mutex
-	dirty []*Session
-	cycle sync.Mutex // one cycle at a time, so that an older record never lands last
+	mu     sync.Mutex
+	dirty  []*Session
+	urgent *urgent    // the next write that somebody waits for; nil for none
+	cycle  sync.Mutex // one write at a time, so that an older record never lands last
+}
+
+// urgent is a set of sessions whose records are written together while their callers wait.
+type urgent struct {
+	sessions []*Session
+	done     chan struct{} // closed when it is over
+	err      error
 }
 
 // mark remembers a session whose dirty flag the caller has just set.
@@ -57,32 +68,126 @@ func (e *Engine) flushLoop(ctx context.Context) {
 	}
 }
 
+// flushChunk is how many records of sessions that go on are written at once, so that
+// persist never waits long for its turn.
+const flushChunk = 512
+
 // flush writes the records of ended sessions and, with live, of those that go on. What
 // could not be written is tried again the next time.
 func (e *Engine) flush(ctx context.Context, live bool) error {
+	if err := e.flushEnded(ctx); err != nil || !live {
+		return err
+	}
+	var first error
+	for going := range slices.Chunk(e.flusher.take(), flushChunk) {
+		e.flusher.cycle.Lock()
+		err := first
+		if err == nil {
+			err = e.store(ctx, going)
+		}
+		if err != nil {
+			remark(going)
+			first = err
+		}
+		e.flusher.cycle.Unlock()
+	}
+	return first
+}
+
+func (e *Engine) flushEnded(ctx context.Context) error {
 	e.flusher.cycle.Lock()
 	defer e.flusher.cycle.Unlock()
-	records := make(map[im.SessionKey][]byte)
-	var going []*Session
-	if live {
-		going = e.flusher.take()
-	}
 	e.mu.Lock()
-	ended := make(map[im.SessionKey]*pendingRecord, len(e.pending))
-	for key, p := range e.pending {
-		ended[key] = p
+	ended := maps.Clone(e.pending)
+	e.mu.Unlock()
+	if len(ended) == 0 {
+		return nil
+	}
+	records := make(map[im.SessionKey][]byte, len(ended))
+	for key, p := range ended {
 		records[key] = p.data
 	}
+	if err := e.opts.Log.StoreSessions(ctx, records); err != nil {
+		return fmt.Errorf("write %d session records: %w", len(records), err)
+	}
+	e.settle(ended)
+	return nil
+}
+
+// settle forgets what waited to be written and now is, or is older than what now is.
+func (e *Engine) settle(written map[im.SessionKey]*pendingRecord) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, p := range written {
+		if e.pending[key] == p {
+			delete(e.pending, key)
+		}
+	}
+}
+
+// persistTimeout bounds a write that somebody waits for.
+const persistTimeout = 10 * time.Second
+
+// persist returns once the record of a session, as it is now or newer, is written. The
+// syncs of the log cover it: a message that is promised later is not more durable than
+// the record. Callers at the same time share one write.
+func (e *Engine) persist(ctx context.Context, s *Session) error {
+	f := &e.flusher
+	f.mu.Lock()
+	u := f.urgent
+	first := u == nil
+	if first {
+		u = &urgent{done: make(chan struct{})}
+		f.urgent = u
+	}
+	u.sessions = append(u.sessions, s)
+	f.mu.Unlock()
+	if !first {
+		select {
+		case <-u.done:
+			return u.err
+		case <-ctx.Done():
+			return fmt.Errorf("write a session record: %w", ctx.Err())
+		}
+	}
+	f.cycle.Lock()
+	f.mu.Lock()
+	f.urgent = nil // from here on callers gather for the next write
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), persistTimeout) // others wait for it too
+	defer cancel()
+	u.err = e.store(ctx, u.sessions)
+	if u.err != nil {
+		remark(u.sessions)
+	}
+	f.cycle.Unlock()
+	close(u.done)
+	return u.err
+}
+
+// store writes the records of sessions as they are now; of those that have ended, the last
+// record is pending, and newer. The caller has the cycle.
+func (e *Engine) store(ctx context.Context, sessions []*Session) error {
+	older := make(map[im.SessionKey]*pendingRecord)
+	e.mu.Lock()
+	for _, s := range sessions {
+		if p := e.pending[s.key]; p != nil {
+			older[s.key] = p
+		}
+	}
 	e.mu.Unlock()
-	for _, s := range going {
+	records := make(map[im.SessionKey][]byte, len(sessions))
+	for _, s := range sessions {
 		s.mu.Lock()
 		s.dirty = false
-		if s.closed { // its last record is pending, and newer
-			s.mu.Unlock()
+		closed, rec := s.closed, record{}
+		if !closed {
+			rec = s.recordLocked()
+		}
+		s.mu.Unlock()
+		if closed {
 			continue
 		}
-		rec := s.recordLocked()
-		s.mu.Unlock()
 		data, err := rec.encode()
 		if err != nil {
 			return err
@@ -93,21 +198,21 @@ func (e *Engine) flush(ctx context.Context, live bool) error {
 		return nil
 	}
 	if err := e.opts.Log.StoreSessions(ctx, records); err != nil {
-		for _, s := range going {
-			s.mu.Lock()
-			s.markDirtyLocked()
-			s.mu.Unlock()
-		}
 		return fmt.Errorf("write %d session records: %w", len(records), err)
 	}
-	e.mu.Lock()
-	for key, p := range ended {
-		if e.pending[key] == p {
-			delete(e.pending, key)
-		}
-	}
-	e.mu.Unlock()
+	maps.DeleteFunc(older, func(key im.SessionKey, _ *pendingRecord) bool { return records[key] == nil })
+	e.settle(older)
 	return nil
+}
+
+// remark leaves sessions for the next flush, because this one has not written them.
+func remark(sessions []*Session) {
+	for _, s := range sessions {
+		s.mu.Lock()
+		s.dirty = false // it may be marked and yet not be in the list any more
+		s.markDirtyLocked()
+		s.mu.Unlock()
+	}
 }
 
 // recordLocked is the session's durable state as it is now.

@@ -89,18 +89,65 @@ func (s *Session) Start() {
 }
 
 // Subscribe adds filters, or replaces those with the same text. Delivery of what they
-// cover begins at once.
-func (s *Session) Subscribe(_ context.Context, subs []Subscription) []Grant {
+// cover begins at once. When it returns, a crash does not undo what it granted.
+func (s *Session) Subscribe(ctx context.Context, subs []Subscription) []Grant {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	grants := make([]Grant, len(subs))
+	changed := false
 	for i, sub := range subs {
+		before := s.subscribedLocked(sub.Filter)
 		grants[i] = s.subscribeLocked(sub)
+		after := s.subscribedLocked(sub.Filter)
+		changed = changed || before != after
 	}
 	s.coverLocked()
 	s.markDirtyLocked()
 	s.wakeLocked()
+	s.mu.Unlock()
+	if changed {
+		if err := s.keepSubscriptions(ctx); err != nil {
+			s.takeBack(subs, grants, err)
+		}
+	}
 	return grants
+}
+
+// keepSubscriptions writes the record if its subscriptions may outlive the connection.
+func (s *Session) keepSubscriptions(ctx context.Context) error {
+	s.mu.Lock()
+	kept := s.expiry > 0
+	s.mu.Unlock()
+	if !kept {
+		return nil
+	}
+	return s.engine.persist(ctx, s)
+}
+
+// takeBack ends subscriptions that were granted and could not be written.
+func (s *Session) takeBack(subs []Subscription, grants []Grant, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range grants {
+		if grants[i].New {
+			s.unsubscribeLocked(subs[i].Filter)
+			grants[i] = Grant{Err: &im.Error{Code: im.CodeUnavailable, Message: "the subscription cannot be stored now", Err: err}}
+		}
+	}
+	s.coverLocked()
+	s.markDirtyLocked()
+}
+
+// subscribedLocked is how the filter is subscribed to; the zero value if it is not.
+func (s *Session) subscribedLocked(f im.Filter) (how struct {
+	exists, noLocal bool
+	qos             byte
+}) {
+	for _, have := range s.subs {
+		if have.Filter.String() == f.String() {
+			how.exists, how.noLocal, how.qos = true, have.NoLocal, have.QoS
+		}
+	}
+	return how
 }
 
 func (s *Session) subscribeLocked(sub Subscription) Grant {
@@ -130,23 +177,35 @@ func (s *Session) mayMatchLocked(f im.Filter) bool {
 	return f.CanMatchRooms() && s.principal.Address.Kind == im.KindUser
 }
 
-// Unsubscribe removes filters; it tells for each whether it was there.
-func (s *Session) Unsubscribe(_ context.Context, filters []im.Filter) []bool {
+// Unsubscribe removes filters; it tells for each whether it was there. When it returns, a
+// crash does not bring them back, unless the log cannot be written.
+func (s *Session) Unsubscribe(ctx context.Context, filters []im.Filter) []bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	found := make([]bool, len(filters))
+	changed := false
 	for i, f := range filters {
-		for j, have := range s.subs {
-			if have.Filter.String() == f.String() {
-				s.subs = append(s.subs[:j], s.subs[j+1:]...)
-				found[i] = true
-				break
-			}
-		}
+		found[i] = s.unsubscribeLocked(f)
+		changed = changed || found[i]
 	}
 	s.coverLocked()
 	s.markDirtyLocked()
+	s.mu.Unlock()
+	if changed {
+		if err := s.keepSubscriptions(ctx); err != nil {
+			s.engine.log.Warn("an ended subscription is still written down", "owner", s.key.Owner.String(), "client", s.key.Client, "error", err)
+		}
+	}
 	return found
+}
+
+func (s *Session) unsubscribeLocked(f im.Filter) bool {
+	for i, have := range s.subs {
+		if have.Filter.String() == f.String() {
+			s.subs = append(s.subs[:i], s.subs[i+1:]...)
+			return true
+		}
+	}
+	return false
 }
 
 // Ack takes the client's acknowledgement of a packet id; false for one not in flight.
