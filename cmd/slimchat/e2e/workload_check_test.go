@@ -108,7 +108,7 @@ func (w *workload) checkConversation(c *conversation, entries []message) {
 		switch {
 		case v == acked && !seen[n]:
 			lost++
-		case v == refused && seen[n]:
+		case v == declined && seen[n]:
 			w.problem(fmt.Sprintf("message %s was refused and is in the log", messageID(w.tag, c.index, n)))
 		}
 	}
@@ -145,7 +145,7 @@ func (w *workload) checkOrder() {
 func (w *workload) checkRefused() {
 	for _, r := range w.readers {
 		for _, at := range r.box.order {
-			if c := w.convs[at.conv]; c.verdict[at.n] == refused {
+			if c := w.convs[at.conv]; c.verdict[at.n] == declined {
 				r.box.problem("got message %s, which was refused", messageID(w.tag, c.index, int(at.n)))
 			}
 		}

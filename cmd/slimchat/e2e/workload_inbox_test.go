@@ -194,7 +194,7 @@ func (b *mailbox) event(body []byte) {
 		b.problem("got an error event for message %q, which it did not send", m.Content.Data.ID)
 		return
 	}
-	b.w.convs[conv].settle(n, refused)
+	b.w.convs[conv].settle(n, declined)
 	b.w.refusedBy(m.Content.Data)
 }
 

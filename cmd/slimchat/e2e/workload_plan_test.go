@@ -16,7 +16,7 @@ const (
 	notSent  verdict = iota
 	inFlight         // sent at least once, and not answered
 	acked            // the server has promised it
-	refused          // the server has said that it does not take it
+	declined         // the server has said that it does not take it
 )
 
 // conversation is what one client of a user sends to one address: messages numbered from 1. What is known of them is
@@ -51,7 +51,7 @@ func (c *conversation) next() int {
 func (c *conversation) settle(n int, v verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n > 0 && n <= c.last && c.verdict[n] != refused {
+	if n > 0 && n <= c.last && c.verdict[n] != declined {
 		c.verdict[n] = v
 	}
 }

@@ -162,7 +162,7 @@ func (p *publisher) puback(frame []byte) error {
 	done := p.unacked[0]
 	p.unacked = p.unacked[1:]
 	if ack.Reason.Failed() {
-		done.conv.settle(done.n, refused)
+		done.conv.settle(done.n, declined)
 		p.pauseTil = time.Now().Add(refusalPause)
 		p.w.refusedBy(complaint{
 			ID: messageID(p.w.tag, done.conv.index, done.n), Reason: ack.Reason, Message: string(ack.Props.Bytes(packet.ReasonString)),
