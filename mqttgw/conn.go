@@ -31,6 +31,8 @@ type conn struct {
 	principal   im.Principal
 	cleanSource bool // its Session Expiry was 0 in CONNECT [3.14.2.2.2]
 
+	suspect int // of the reader: so many publishes may be repetitions after a reconnect
+
 	lastSeen atomic.Int64 // time.Duration of Gateway.now: the last whole packet
 	partial  atomic.Int64 // since when a packet is incomplete; 0: none is
 	busy     atomic.Bool  // handling packets: silence is our fault

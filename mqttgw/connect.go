@@ -218,11 +218,11 @@ func (c *conn) attach(p *packet.Connect) *refusal {
 	c.g.stats.sessions.Add(1)
 	ack := packet.AppendConnack(nil, c.version, c.connack(p, present && !p.CleanStart))
 	c.lastSeen.Store(int64(c.g.now()))
+	if present {
+		c.suspect = c.g.opt.Limits.Inflight
+	}
 	c.mu.Lock()
 	c.session, c.expiry = session, o.Expiry
-	if present {
-		c.inbound = &inbound{suspect: c.g.opt.Limits.Inflight}
-	}
 	if !c.ending {
 		if c.keepAlive > 0 {
 			c.timer.Reset(c.silence())

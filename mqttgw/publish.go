@@ -15,7 +15,6 @@ type inbound struct {
 	aliases []string       // topic aliases of 5.0, by number
 	topic   string         // the last topic and what it means
 	to      im.Address
-	suspect int // so many publishes may be repetitions after a reconnect
 
 	head, tail *pending        // publishes at QoS 1 and 2, in the order in which they came
 	penalty    int             // refusals for being too fast that the reader has not paused for
@@ -198,9 +197,9 @@ func (c *conn) hand(in *inbound, p *packet.Publish) {
 		w.complete(router.Receipt{}, im.Errorf(im.CodeTooLarge, "", "more than %d user properties", im.MaxProperties))
 		return
 	}
-	out := router.Publish{To: in.to, Payload: p.Payload, QoS: p.QoS, Again: p.Dup || in.suspect > 0}
-	if in.suspect > 0 {
-		in.suspect--
+	out := router.Publish{To: in.to, Payload: p.Payload, QoS: p.QoS, Again: p.Dup || c.suspect > 0}
+	if c.suspect > 0 {
+		c.suspect--
 	}
 	if !p.Props.Empty() {
 		out.Expiry, out.Props = expiryOf(&p.Props), propertiesOf(&p.Props)

@@ -198,6 +198,28 @@ func TestQoS2IsPublishedOnce(t *testing.T) {
 	})
 }
 
+// What comes first on a session that goes on may be a repetition, marked or not.
+func TestFirstPublishesAfterReconnect(t *testing.T) {
+	eachVersion(t, func(t *testing.T, v packet.Version) {
+		s, held := newHeld(t, 2)
+		keep := func(p *packet.Connect) {
+			p.CleanStart = false
+			p.Props.SetUint(packet.SessionExpiry, 60)
+		}
+		d := s.connect(v, "alice", "a1", keep)
+		d.subscribe("$IM/#")
+		d.publish(0, 0, "$IM/user/bob", chat("first"))
+		require.False(t, held.next(t).Again)
+		held.finish(0, nil)
+		d = s.connect(v, "alice", "a1", keep)
+		for i, again := range []bool{true, true, false} {
+			d.publish(0, 0, "$IM/user/bob", chat("x"))
+			require.Equal(t, again, held.next(t).Again, "publish %d", i)
+			held.finish(i+1, nil)
+		}
+	})
+}
+
 // 5.0 clients know the receive maximum and are cut when they pass it; 3.1.1 clients and
 // QoS 0 are slowed down.
 func TestReceiveMaximum(t *testing.T) {

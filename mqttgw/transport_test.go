@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"math/big"
 	"net"
 	"net/http/httptest"
@@ -93,8 +94,8 @@ func (d *device) closedSomehow() {
 	b := make([]byte, 1024)
 	for {
 		if _, err := d.nc.Read(b); err != nil {
-			late, ok := err.(net.Error)
-			require.False(d.t, ok && late.Timeout(), "the connection stays open")
+			var late net.Error
+			require.False(d.t, errors.As(err, &late) && late.Timeout(), "the connection stays open")
 			return
 		}
 	}

@@ -194,7 +194,7 @@ func TestReader(t *testing.T) {
 				t.Fatalf("%s: %s: %v", name, s.name, err)
 			}
 		}
-		if _, err := r.Next(); err != io.EOF {
+		if _, err := r.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: at the end: %v", name, err)
 		}
 	}
