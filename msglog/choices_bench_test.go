@@ -114,7 +114,7 @@ func BenchmarkOtherCommits(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		l, err := Open(context.Background(), Options{Server: node, DataDir: node.DataDir(), Durability: DurabilityProcess, Revive: node.RestartJetStream})
+		l, err := Open(context.Background(), Options{Server: node, DataDir: node.DataDir(), Durability: DurabilityProcess})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -33,7 +33,7 @@ func start(t testing.TB, dir string, edit func(*Options)) *env {
 	}
 	node := startNode(t, dir, e.opts)
 	var err error
-	e.node, e.opts.Server, e.opts.Revive = node, node, node.RestartJetStream
+	e.node, e.opts.Server = node, node
 	e.log, err = Open(context.Background(), e.opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { e.stop() })

@@ -32,6 +32,7 @@ type Log struct {
 	ctx       context.Context // ends when Close has committed everything
 	cancel    context.CancelFunc
 	failed    atomic.Pointer[failure]
+	revivals  atomic.Uint64 // how often JetStream was started again; its consumers were lost
 	closeOnce sync.Once
 	closing   atomic.Bool
 }

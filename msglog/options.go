@@ -83,6 +83,9 @@ func (o *Options) complete() error {
 	if o.Server == nil || o.DataDir == "" {
 		return errors.New("msglog: no server or no data directory")
 	}
+	if s, ok := o.Server.(interface{ RestartJetStream() error }); ok && o.Revive == nil {
+		o.Revive = s.RestartJetStream
+	}
 	if o.Durability == "" {
 		o.Durability = DurabilityDisk
 	}

@@ -54,6 +54,7 @@ drain:
 }
 
 func (c *committer) settle(items []item, timedOut bool) error {
+	before := c.reconnects
 	last, err := c.settledLast()
 	if err != nil {
 		return err
@@ -87,8 +88,9 @@ func (c *committer) settle(items []item, timedOut bool) error {
 		}
 		c.synced <- g
 	}
-	if len(missing) > 0 && timedOut {
-		// JetStream says nothing when it cannot write, and never writes to that stream again.
+	if len(missing) > 0 && timedOut && c.reconnects == before {
+		// What the connection lost is no wonder. Otherwise: JetStream says nothing when it
+		// cannot write, and never writes to that stream again.
 		c.dead.Store(true)
 		c.l.queue.signal()
 	}
@@ -139,6 +141,7 @@ func (c *committer) revive(owned int) error {
 		return unavailable(fmt.Errorf("%w: %w", ErrRefused, err), "the server cannot store messages now")
 	}
 	c.last = last
+	c.l.revivals.Add(1)
 	c.dead.Store(false)
 	c.l.log.Info("JetStream writes again", "last", last)
 	return nil

@@ -79,6 +79,7 @@ func (t *tail) follow(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	f := &follower{t: t, ctx: ctx, lost: cancel}
+	revivals := t.l.revivals.Load()
 	t.batch, t.upTo = t.batch[:0], t.after
 	inbox := nats.NewInbox()
 	sub, err := t.nc.Subscribe(inbox, f.take)
@@ -124,6 +125,9 @@ func (t *tail) follow(parent context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
+			if t.l.revivals.Load() != revivals {
+				return errors.New("JetStream was started again")
+			}
 			if !f.busy.Load() && time.Since(time.Unix(0, f.seen.Load())) > tailMissed*tailHeartbeat {
 				return errors.New("no heartbeats")
 			}
