@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/slimchat/slimchat/cmd/slimchat/client"
 	"github.com/slimchat/slimchat/cmd/slimchat/server"
+	"github.com/slimchat/slimchat/mqttgw/packet"
 )
 
 // runAsProgram makes the test binary be slimchat itself, so that the verbs are tested in processes of their own.
@@ -400,4 +402,40 @@ func (w *waiter) text() string {
 		w.seen.WriteString(line)
 	}
 	return w.seen.String()
+}
+
+func TestFirstSignalDrainsAndSecondForces(t *testing.T) {
+	s := serve(t, t.TempDir())
+	device, err := client.Connect(t.Context(), client.Options{Address: s.at.MQTT, Version: packet.V5, User: "nobody", Password: "nothing"})
+	require.ErrorAs(t, err, new(*client.Refused))
+	require.Nil(t, device)
+
+	// A request that never ends holds up the stop.
+	request, err := net.Dial("tcp", s.at.HTTP)
+	require.NoError(t, err)
+	defer request.Close()
+	_, err = io.WriteString(request, "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	require.NoError(t, err)
+	idle := &http.Client{Transport: &http.Transport{}} // a connection that is kept, as a balancer's would be
+	response, err := idle.Get("http://" + s.at.HTTP + "/readyz")
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool {
+		response, err := idle.Get("http://" + s.at.HTTP + "/readyz")
+		if err != nil {
+			return true // nobody is let in any more
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusServiceUnavailable
+	}, 10*time.Second, time.Millisecond)
+	select {
+	case err := <-s.done:
+		t.Fatalf("the server ended with a request under way: %v", err)
+	default:
+	}
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	exit := (*exec.ExitError)(nil)
+	require.ErrorAs(t, <-s.done, &exit)
+	require.Equal(t, 130, exit.ExitCode())
 }

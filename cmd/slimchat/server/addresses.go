@@ -3,9 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 )
@@ -45,13 +43,4 @@ func removeListenFile(data string) error {
 		return err
 	}
 	return nil
-}
-
-// listen opens a TCP listener; an error names the setting that holds the address.
-func listen(setting, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", setting, err)
-	}
-	return l, nil
 }

@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,6 +82,9 @@ type server struct {
 	engine    *delivery.Engine
 	router    *router.Router
 	gateway   *mqttgw.Gateway
+
+	mqtt, mqtts net.Listener // mqtts is nil without a certificate
+	mqttsConfig *tls.Config
 }
 
 // start builds the server from the ground up. Every part is noted with its stop as soon as it runs, so that a start that
@@ -95,6 +99,7 @@ func (s *server) start(ctx context.Context) error {
 		s.startChanges,
 		s.startGateway,
 		s.startHTTP,
+		s.acceptDevices,
 		s.announce,
 	} {
 		if err := build(ctx); err != nil {
@@ -181,7 +186,7 @@ func (s *server) startRouter(context.Context) error {
 	return nil
 }
 
-// startGateway makes the MQTT gateway and its listeners, which take connections from then on.
+// startGateway makes the MQTT gateway and binds its listeners. Devices are let in by acceptDevices.
 func (s *server) startGateway(context.Context) (err error) {
 	s.gateway, err = mqttgw.New(mqttgw.Options{
 		Domain: s.cfg.Domain, Node: s.cfg.Node.Name,
@@ -196,27 +201,47 @@ func (s *server) startGateway(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.parts.started("mqtt", s.gateway.Shutdown)
-	plain, err := listen("mqtt.listen", s.cfg.MQTT.Listen)
-	if err != nil {
+	if s.mqtt, err = s.listen("mqtt.listen", s.cfg.MQTT.Listen); err != nil {
 		return err
 	}
-	s.addresses.MQTT = plain.Addr().String()
-	s.serve("mqtt", mqttgw.ErrClosed, func() error { return s.gateway.Serve(plain) })
+	s.addresses.MQTT = s.mqtt.Addr().String()
 	if s.cfg.MQTT.TLS.Cert == "" {
 		return nil
 	}
-	secure, err := loadCertificate("mqtt.tls", s.cfg.MQTT.TLS.Cert, s.cfg.MQTT.TLS.Key, s.log)
-	if err != nil {
+	if s.mqttsConfig, err = loadCertificate("mqtt.tls", s.cfg.MQTT.TLS.Cert, s.cfg.MQTT.TLS.Key, s.log); err != nil {
 		return err
 	}
-	over, err := listen("mqtt.tls.listen", s.cfg.MQTT.TLS.Listen)
-	if err != nil {
+	if s.mqtts, err = s.listen("mqtt.tls.listen", s.cfg.MQTT.TLS.Listen); err != nil {
 		return err
 	}
-	s.addresses.MQTTS = over.Addr().String()
-	s.serve("mqtts", mqttgw.ErrClosed, func() error { return s.gateway.ServeTLS(over, secure) })
+	s.addresses.MQTTS = s.mqtts.Addr().String()
 	return nil
+}
+
+// acceptDevices opens the MQTT listeners. They are the last to open and the first to close, so that /readyz can say that we
+// are stopping while devices are told to go.
+func (s *server) acceptDevices(context.Context) error {
+	s.parts.started("mqtt", s.gateway.Shutdown)
+	s.serve("mqtt", mqttgw.ErrClosed, func() error { return s.gateway.Serve(s.mqtt) })
+	if s.mqtts != nil {
+		s.serve("mqtts", mqttgw.ErrClosed, func() error { return s.gateway.ServeTLS(s.mqtts, s.mqttsConfig) })
+	}
+	return nil
+}
+
+// listen binds a listener, which is closed at the latest when the server stops.
+func (s *server) listen(setting, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	s.parts.started(setting, func(context.Context) error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return l, nil
 }
 
 // packetRoom is what a packet may have above its payload: topic, properties, and a payload that is a little too large, so
@@ -244,7 +269,7 @@ func (s *server) startHTTP(context.Context) error {
 			return err
 		}
 	}
-	l, err := listen("http.listen", s.cfg.HTTP.Listen)
+	l, err := s.listen("http.listen", s.cfg.HTTP.Listen)
 	if err != nil {
 		return err
 	}
