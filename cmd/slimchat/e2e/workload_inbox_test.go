@@ -92,6 +92,10 @@ func (b *mailbox) receive(s *stream, p *packet.Publish) {
 		b.problem("got message %s from %s to %s, which is not for it", m.ID, c.sender.User, c.to)
 		return
 	}
+	if n < 1 || n > c.sentSoFar() {
+		b.problem("got message %s, which was never sent", m.ID)
+		return
+	}
 	b.checkBody(c, n, mine, &m, p)
 	seq := uint64(0)
 	if s.version == packet.V5 {
@@ -130,11 +134,7 @@ func (b *mailbox) checkPosition(s *stream, c *conversation, n int, mine role, p 
 		b.problem("message %s has %d positions, %d", id, found, seq)
 		return 0
 	}
-	other, exists := c.place(n, seq, mine == alsoMine)
-	if !exists {
-		b.problem("message %s was never sent", id)
-	}
-	if other != 0 {
+	if other, _ := c.place(n, seq, mine == alsoMine); other != 0 {
 		b.problem("message %s is at position %d, and at %d before", id, seq, other)
 	}
 	if seq <= s.last {
