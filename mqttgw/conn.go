@@ -3,6 +3,7 @@ package mqttgw
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,19 +72,27 @@ func (c *conn) open() {
 	c.finish()
 }
 
-// serve handles what the device sends until the connection ends.
+// serve handles what the device sends until the connection ends or falls silent.
 func (c *conn) serve() {
+	c.wakeUp()
 	for {
 		err := c.handleAll()
 		if err != nil {
 			c.fail(err)
 			break
 		}
-		if err = c.fill(); err != nil {
+		if err = c.fill(); err == nil {
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			c.end(endGone, "")
 			break
 		}
+		if c.doze() {
+			return
+		}
 	}
+	c.stayAwake()
 	c.discard()
 	c.finish()
 }

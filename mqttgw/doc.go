@@ -7,6 +7,7 @@
 // An idle connection costs one goroutine that waits for its socket to become readable. It
 // takes a buffer from a pool when there are bytes to read and gives it back when it has
 // handled them; a goroutine that writes exists only while there is something to write.
+// After two seconds of silence another goroutine with the smallest stack does the waiting.
 //
 // Locks: Gateway.mu guards the registry of connections, conn.mu one connection. The
 // delivery engine calls Push, Flush and Close with its session locked and they take

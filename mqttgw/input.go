@@ -105,12 +105,7 @@ func (c *conn) fill() error {
 		}
 		c.in.buf = inBuffers.Get().(*inBuffer)
 		c.in.buf.end = copy(c.in.buf.data, c.in.peek[:n])
-		if n < len(c.in.peek) || err != nil {
-			return nil // an error comes again with the next read
-		}
-		if need, ferr := packet.Frame(c.in.buf.data[:n], 0); ferr != nil || need <= n {
-			return nil // there is a packet to handle before waiting for more
-		}
+		return nil // an error comes again with the next read
 	}
 	b := c.in.buf
 	n, err := c.t.Read(b.data[b.end:])

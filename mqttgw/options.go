@@ -52,6 +52,7 @@ type Timeouts struct {
 	Connect time.Duration // from accepting to a whole CONNECT; 10 s
 	Packet  time.Duration // from a packet's first byte to its last; 30 s
 	Write   time.Duration // without progress of a write; 30 s
+	Doze    time.Duration // of silence, after which a connection gives back its stack; 2 s
 	Linger  time.Duration // for the device to read our last words; 1 s
 	Call    time.Duration // for one call into authentication or a session; 10 s
 	// KeepAlive is the longest keep-alive granted; 5.0 clients that ask for more or for
@@ -102,6 +103,7 @@ func (o *Options) complete() error {
 	orDefault(&o.Timeouts.Connect, 10*time.Second)
 	orDefault(&o.Timeouts.Packet, 30*time.Second)
 	orDefault(&o.Timeouts.Write, 30*time.Second)
+	orDefault(&o.Timeouts.Doze, 2*time.Second)
 	orDefault(&o.Timeouts.Linger, time.Second)
 	orDefault(&o.Timeouts.Call, 10*time.Second)
 	orDefault(&o.Timeouts.KeepAlive, 20*time.Minute)

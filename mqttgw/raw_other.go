@@ -11,3 +11,5 @@ const canReadRaw = false
 func readRaw(uintptr, []byte) (n int, again bool, err error) {
 	return 0, false, errors.ErrUnsupported
 }
+
+func readableNow(uintptr) bool { return true }

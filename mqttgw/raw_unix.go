@@ -5,6 +5,8 @@ package mqttgw
 import (
 	"errors"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const canReadRaw = true
@@ -23,4 +25,11 @@ func readRaw(fd uintptr, p []byte) (n int, again bool, err error) {
 		}
 		return n, false, nil
 	}
+}
+
+// readableNow tells whether a read would not wait, be it for data or for an error.
+func readableNow(fd uintptr) bool {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds[:], 0)
+	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }

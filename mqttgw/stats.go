@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters are the gateway's figures as they are counted.
 type counters struct {
-	connections, sessions                       atomic.Int64
+	connections, sessions, dozing               atomic.Int64
 	accepted, refused, overLimit                atomic.Uint64
 	packetsIn, bytesIn, writes, bytesOut        atomic.Uint64
 	publishes, publishesRefused, delivered      atomic.Uint64
@@ -12,11 +12,11 @@ type counters struct {
 	malformed, keepAlive, takenOver, writeError atomic.Uint64
 }
 
-// Stats are the gateway's figures since its start. All but Connections and Sessions only
-// grow.
+// Stats are the gateway's figures since its start. All but the first three only grow.
 type Stats struct {
 	Connections int64 // open, whether they have sent CONNECT or not
 	Sessions    int64 // connected devices
+	Dozing      int64 // of those, the ones that are silent and cost the least
 
 	Accepted  uint64 // connections taken from listeners
 	Refused   uint64 // CONNECTs refused
@@ -45,7 +45,7 @@ type Stats struct {
 func (g *Gateway) Stats() Stats {
 	n := &g.stats
 	return Stats{
-		Connections: n.connections.Load(), Sessions: n.sessions.Load(),
+		Connections: n.connections.Load(), Sessions: n.sessions.Load(), Dozing: n.dozing.Load(),
 		Accepted: n.accepted.Load(), Refused: n.refused.Load(), OverLimit: n.overLimit.Load(),
 		PacketsIn: n.packetsIn.Load(), BytesIn: n.bytesIn.Load(),
 		Writes: n.writes.Load(), BytesOut: n.bytesOut.Load(),

@@ -20,6 +20,7 @@ type transport interface {
 // waiter is a transport that can wait for bytes without a buffer to put them in.
 type waiter interface {
 	transport
+	SetReadDeadline(t time.Time) error
 	// raw gives access to the socket.
 	raw() syscall.RawConn
 }
