@@ -131,8 +131,8 @@ func TestSecondLoginOfAClientEndsTheFirst(t *testing.T) {
 		e.addUser("alice")
 		first := e.login("alice", "phone")
 		second := e.login("alice", "phone")
-		e.refused(401, "token_revoked", "POST", "/token/refresh", first, "")
-		e.must(200, "POST", "/token/refresh", second, "")
+		e.refused(401, "token_revoked", "GET", "/clients", first, "")
+		e.must(200, "GET", "/clients", second, "")
 	})
 }
 
