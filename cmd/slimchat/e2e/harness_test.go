@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,9 +66,14 @@ type server struct {
 		MQTT  string `json:"mqtt"`
 		MQTTS string `json:"mqtts"`
 	}
-	roots   *x509.CertPool // what its TLS certificates are signed with; nil without any
-	process *exec.Cmd      // nil when none runs
-	exited  chan struct{}  // closed when process has ended, after its state is known
+	roots *x509.CertPool // what its TLS certificates are signed with; nil without any
+
+	rootFile string       // the same as a PEM file
+	rest     *http.Client // for https; see secure
+	web      string       // the scheme of REST
+
+	process *exec.Cmd     // nil when none runs
+	exited  chan struct{} // closed when process has ended, after its state is known
 }
 
 type option func(*server)
@@ -102,7 +108,7 @@ func startServer(t testing.TB, options ...option) *server {
 // newServer prepares a server without starting it.
 func newServer(t testing.TB, options ...option) *server {
 	t.Helper()
-	s := &server{t: t, data: filepath.Join(t.TempDir(), "data"), logs: filepath.Join(t.TempDir(), "log")}
+	s := &server{t: t, web: "http", rest: rest, data: filepath.Join(t.TempDir(), "data"), logs: filepath.Join(t.TempDir(), "log")}
 	for _, o := range options {
 		o(s)
 	}

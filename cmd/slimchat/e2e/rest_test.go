@@ -37,6 +37,13 @@ type refusal struct {
 
 var rest = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
 
+// secure makes REST requests over TLS from now on.
+func (s *server) secure() {
+	transport := &http.Transport{TLSClientConfig: trusting(s)}
+	s.web, s.rest = "https", &http.Client{Timeout: time.Minute, Transport: transport}
+	s.t.Cleanup(transport.CloseIdleConnections)
+}
+
 // call makes one REST request and returns its status. token may be empty; body is sent as JSON unless nil, a string as it is;
 // the answer is read into answer unless nil.
 func (s *server) call(token, method, path string, body, answer any) int {
@@ -51,7 +58,7 @@ func (s *server) call(token, method, path string, body, answer any) int {
 		text, err = json.Marshal(b)
 		require.NoError(s.t, err)
 	}
-	request, err := http.NewRequest(method, "http://"+s.addr.HTTP+path, bytes.NewReader(text))
+	request, err := http.NewRequest(method, s.web+"://"+s.addr.HTTP+path, bytes.NewReader(text))
 	require.NoError(s.t, err)
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -59,7 +66,7 @@ func (s *server) call(token, method, path string, body, answer any) int {
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := rest.Do(request)
+	response, err := s.rest.Do(request)
 	require.NoError(s.t, err, "%s %s", method, path)
 	defer response.Body.Close()
 	got, err := io.ReadAll(response.Body)
