@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ type Window struct {
 	young  map[uint64]uint64
 	old    map[uint64]uint64
 	opened time.Time // when the young generation began
+
+	// Once the tail fills the window, each generation holds everything after a position.
+	tailed             uint64
+	youngFrom, oldFrom uint64
 }
 
 // NewWindow makes a window that remembers for at least age, unless more than entries
@@ -28,8 +33,24 @@ type Window struct {
 func NewWindow(age time.Duration, entries int) *Window {
 	return &Window{
 		seed: maphash.MakeSeed(), age: age, limit: max(entries/2, 1), now: time.Now,
-		young: make(map[uint64]uint64), opened: time.Now(),
+		young: make(map[uint64]uint64), opened: time.Now(), oldFrom: math.MaxUint64,
 	}
+}
+
+// follow says that the tail is going to note everything after a position.
+func (w *Window) follow(after uint64) {
+	w.mu.Lock()
+	w.tailed, w.youngFrom, w.oldFrom = after, after, after
+	w.mu.Unlock()
+}
+
+// Floor is a position after which the window has every message that is in the log: what it
+// does not know can only stand at or before it. It is the largest position there is when
+// no tail fills the window.
+func (w *Window) Floor() uint64 {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.oldFrom
 }
 
 func (w *Window) hash(sender im.Address, id string) uint64 {
@@ -57,6 +78,9 @@ func (w *Window) noteLocked(h, seq uint64) {
 	}
 	if len(w.young) >= w.limit || w.now().Sub(w.opened) > w.age {
 		w.old, w.young, w.opened = w.young, make(map[uint64]uint64, min(len(w.young), w.limit)), w.now()
+		if w.oldFrom != math.MaxUint64 {
+			w.oldFrom, w.youngFrom = w.youngFrom, w.tailed
+		}
 	}
 	w.young[h] = seq
 }
@@ -69,6 +93,7 @@ func (w *Window) noteAll(batch []*im.Entry) {
 		if !e.IsCopy() {
 			w.noteLocked(w.hash(e.From, e.ID), e.Seq)
 		}
+		w.tailed = e.Seq
 	}
 }
 

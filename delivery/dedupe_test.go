@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -56,4 +57,24 @@ func TestTailNotesMessagesAndNotCopies(t *testing.T) {
 	seq, ok := w.Lookup(im.User("a"), "x")
 	require.True(t, ok)
 	require.EqualValues(t, 1, seq, "the first is the message")
+}
+
+// Everything after the floor is in the window, whatever has been forgotten.
+func TestWindowFloor(t *testing.T) {
+	w := NewWindow(time.Hour, 20)
+	require.EqualValues(t, uint64(math.MaxUint64), w.Floor(), "nobody fills it")
+	w.follow(100)
+	require.EqualValues(t, 100, w.Floor())
+	for seq := uint64(101); seq <= 200; seq++ {
+		if seq%7 == 0 { // the router knows it before the tail does
+			w.Note(im.User("a"), fmt.Sprint(seq+3), seq+3)
+		}
+		w.noteAll([]*im.Entry{{Seq: seq, Envelope: im.Envelope{From: im.User("a"), ID: fmt.Sprint(seq)}}})
+		require.Less(t, w.Floor(), seq)
+		for s := w.Floor() + 1; s <= seq; s++ {
+			_, ok := w.Lookup(im.User("a"), fmt.Sprint(s))
+			require.True(t, ok, "floor %d, at %d: %d", w.Floor(), seq, s)
+		}
+	}
+	require.Greater(t, w.Floor(), uint64(170), "it keeps no more than it may")
 }

@@ -111,6 +111,7 @@ func (e *Engine) Start(ctx context.Context) error {
 		follow: followers{byAddr: make(map[im.Address][]*lane)},
 		moved:  make(chan struct{}),
 	}
+	e.tail.window.follow(after)
 	e.tail.start.Store(after)
 	e.tail.done.Store(after)
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/slimchat/slimchat/im"
@@ -86,9 +87,14 @@ func (l *Log) History(ctx context.Context, q HistoryQuery) (entries []*im.Entry,
 // of what the sender wrote to an address (of the whole room, when it is one). It returns
 // nil when there is none.
 func (l *Log) Find(ctx context.Context, sender im.Address, id string, to im.Address, limit int) (*im.Entry, error) {
+	return l.FindUpTo(ctx, sender, id, to, math.MaxUint64, limit)
+}
+
+// FindUpTo is Find among the messages at and before a position.
+func (l *Log) FindUpTo(ctx context.Context, sender im.Address, id string, to im.Address, upTo uint64, limit int) (*im.Entry, error) {
 	var found *im.Entry
 	n := 0
-	_, err := l.walkBack(ctx, []string{im.Subject(to, sender)}, 0, l.Position(), min(limit, 256), func(r rawEntry) bool {
+	_, err := l.walkBack(ctx, []string{im.Subject(to, sender)}, 0, min(upTo, l.Position()), min(limit, 256), func(r rawEntry) bool {
 		n++
 		if e := l.decode(r); e != nil && !e.IsCopy() && e.ID == id && e.From == sender {
 			found = e

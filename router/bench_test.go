@@ -19,7 +19,7 @@ func (l *instantLog) Append(_ context.Context, _ im.Record, done func(uint64, er
 	return nil
 }
 func (l *instantLog) Get(context.Context, uint64) (*im.Entry, error) { return nil, nil }
-func (l *instantLog) Find(context.Context, im.Address, string, im.Address, int) (*im.Entry, error) {
+func (l *instantLog) FindUpTo(context.Context, im.Address, string, im.Address, uint64, int) (*im.Entry, error) {
 	return nil, nil
 }
 

@@ -14,9 +14,9 @@ type Log interface {
 	Append(ctx context.Context, rec im.Record, done func(seq uint64, err error)) error
 	// Get returns the entry at a position, nil when there is none any more.
 	Get(ctx context.Context, seq uint64) (*im.Entry, error)
-	// Find looks for a message of sender with this id among the last limit messages that
-	// sender sent to an address; nil when it is not there.
-	Find(ctx context.Context, sender im.Address, id string, to im.Address, limit int) (*im.Entry, error)
+	// FindUpTo looks for a message of sender with this id among the last limit messages
+	// that sender sent to an address, at and before a position; nil when it is not there.
+	FindUpTo(ctx context.Context, sender im.Address, id string, to im.Address, upTo uint64, limit int) (*im.Entry, error)
 }
 
 // Directory answers who exists. Its answers may be cached by the router for a minute;
@@ -33,6 +33,8 @@ type Directory interface {
 type Window interface {
 	Lookup(sender im.Address, id string) (seq uint64, ok bool)
 	Note(sender im.Address, id string, seq uint64)
+	// Floor is a position after which the window has every message of the log.
+	Floor() uint64
 }
 
 // Pusher hands transient events to the clients that are online.

@@ -11,7 +11,7 @@ import (
 
 // lookBack is how many messages of a conversation are searched for one that its sender
 // says it may be repeating.
-const lookBack = 256
+const lookBack = 64
 
 // Options configure a Router. Zero values take the defaults named here.
 type Options struct {
@@ -197,7 +197,8 @@ func (r *Router) duplicate(ctx context.Context, sender im.Principal, id string, 
 	if !deep {
 		return nil, nil
 	}
-	e, err := r.o.Log.Find(ctx, sender.Address, id, to, lookBack)
+	// Whatever is newer would have been a hit.
+	e, err := r.o.Log.FindUpTo(ctx, sender.Address, id, to, r.o.Window.Floor(), lookBack)
 	if err != nil {
 		return nil, unavailable("the log cannot be read now", err)
 	}
