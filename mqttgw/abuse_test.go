@@ -52,14 +52,14 @@ func TestGarbageTouchesNobodyElse(t *testing.T) {
 
 // A packet that begins must end in time, whatever the keep-alive.
 func TestSlowPacket(t *testing.T) {
-	s := newStack(t, func(o *setup) { o.gateway.Timeouts.Packet = 300 * time.Millisecond })
+	s := newStack(t, func(o *setup) { o.gateway.Timeouts.Packet = time.Second })
 	d := s.connect(packet.V5, "alice", "a1")
 	d.write([]byte("\x30\x20\x00\x05"))
 	require.Equal(t, packet.KeepAliveTimeout, d.closed())
 	// One that does is fine, however many follow.
 	d = s.connect(packet.V5, "alice", "a1")
 	frame := packet.AppendPublish(nil, packet.V5, &packet.Publish{QoS: 1, PacketID: 1, Topic: []byte("$IM/user/bob"), Payload: chat("x")})
-	for range 8 {
+	for range 20 {
 		d.write(frame[:10])
 		begin := time.Now()
 		require.Eventually(t, func() bool { return time.Since(begin) > 60*time.Millisecond }, patience, 5*time.Millisecond)
@@ -94,7 +94,7 @@ func TestTooFast(t *testing.T) {
 func TestHandshakesAreBounded(t *testing.T) {
 	s := newStack(t, func(o *setup) {
 		o.gateway.Limits.Handshakes = 1
-		o.gateway.Timeouts.Call = 200 * time.Millisecond
+		o.gateway.Timeouts.Call = 500 * time.Millisecond
 	})
 	s.auth.mu.Lock() // nobody's token is checked
 	first := s.dial(packet.V5)

@@ -97,7 +97,7 @@ func TestConnackSaysWhatThereIs(t *testing.T) {
 
 // Raw bytes that are no CONNECT, or none of a version that there is.
 func TestFirstBytes(t *testing.T) {
-	s := newStack(t, func(o *setup) { o.gateway.Timeouts.Connect = 200 * time.Millisecond })
+	s := newStack(t, func(o *setup) { o.gateway.Timeouts.Connect = time.Second })
 	cases := []struct{ name, send, want string }{
 		{"HTTP", "GET / HTTP/1.1\r\n\r\n", ""},
 		{"PINGREQ first", "\xc0\x00", ""},

@@ -65,19 +65,19 @@ func TestWillDelay(t *testing.T) {
 	bob, carol := s.connect(packet.V5, "bob", "b1"), s.connect(packet.V5, "carol", "c1")
 	bob.subscribe("$IM/user/bob")
 
-	d := s.connect(packet.V5, "alice", "a1", withWill(1))
+	d := s.connect(packet.V5, "alice", "a1", withWill(2))
 	require.NoError(t, d.nc.Close())
 	mark(s, carol, "before")
 	require.Contains(t, string(bob.take().Payload), "before")
 	require.Contains(t, string(bob.take().Payload), `"id":"will"`)
 
 	// The device comes back in time.
-	d = s.connect(packet.V5, "alice", "a1", withWill(1), func(p *packet.Connect) { p.WillPayload = chat("never") })
+	d = s.connect(packet.V5, "alice", "a1", withWill(2), func(p *packet.Connect) { p.WillPayload = chat("never") })
 	require.NoError(t, d.nc.Close())
 	require.Eventually(t, func() bool { return s.gw.Stats().Sessions == 2 }, patience, time.Millisecond)
 	begin := time.Now()
 	back := s.connect(packet.V5, "alice", "a1")
-	require.Eventually(t, func() bool { return time.Since(begin) > 1300*time.Millisecond }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return time.Since(begin) > 2300*time.Millisecond }, patience, 10*time.Millisecond)
 	mark(s, carol, "no-will")
 	require.Contains(t, string(bob.take().Payload), "no-will")
 	back.silent()
