@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -438,4 +442,42 @@ func TestFirstSignalDrainsAndSecondForces(t *testing.T) {
 	exit := (*exec.ExitError)(nil)
 	require.ErrorAs(t, <-s.done, &exit)
 	require.Equal(t, 130, exit.ExitCode())
+}
+
+// keyPair writes a certificate that nobody trusts, and its key.
+func keyPair(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	donor := httptest.NewTLSServer(nil)
+	defer donor.Close()
+	pair := donor.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	require.NoError(t, err)
+	certFile, keyFile = filepath.Join(t.TempDir(), "c.pem"), filepath.Join(t.TempDir(), "k.pem")
+	require.NoError(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o600))
+	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+	return certFile, keyFile
+}
+
+func TestServeOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := keyPair(t)
+	s := serve(t, dir, "--mqtt-tls-cert", cert, "--mqtt-tls-key", key, "--mqtt-tls-listen", "127.0.0.1:0", "--http-tls-cert", cert, "--http-tls-key", key)
+	require.NotEmpty(t, s.at.MQTTS)
+	trusting := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // a certificate of this test
+	defer trusting.CloseIdleConnections()
+	require.Zero(t, slimchat(t, dir, "correct horse\n", nil, "user", "add", "alice").code)
+	response, err := trusting.Post("https://"+s.at.HTTP+"/login", "application/json", strings.NewReader(`{"username":"alice","password":"correct horse"}`))
+	require.NoError(t, err)
+	defer response.Body.Close()
+	var login client.Login
+	require.NoError(t, json.NewDecoder(response.Body).Decode(&login))
+	require.Equal(t, "mqtts://"+s.at.MQTTS, login.MQTT.TLS)
+	require.Equal(t, "wss://"+s.at.HTTP+"/mqtt", login.MQTT.WS)
+	conn, err := client.Connect(t.Context(), client.Options{Address: login.MQTT.TLS, Insecure: true, Version: packet.V5, User: "alice", Password: login.Token})
+	require.NoError(t, err)
+	require.NoError(t, conn.Disconnect())
+
+	missing := slimchat(t, t.TempDir(), "", nil, "serve", "--http-listen", "127.0.0.1:0", "--mqtt-listen", "127.0.0.1:0", "--http-tls-cert", "nowhere.pem", "--http-tls-key", key)
+	require.Equal(t, 1, missing.code)
+	require.Contains(t, missing.err, "nowhere.pem")
 }
