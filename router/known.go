@@ -112,8 +112,7 @@ func (k *known) shrinkLocked() {
 	}
 }
 
-// evict forgets everything about an owner and its clients. Client entries of the owner
-// are not indexed by it: they go by their own address.
+// evict forgets addresses.
 func (k *known) evict(addrs ...im.Address) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -121,4 +120,12 @@ func (k *known) evict(addrs ...im.Address) {
 	for _, a := range addrs {
 		delete(k.addrs, a)
 	}
+}
+
+// evictAll forgets everything.
+func (k *known) evictAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.evicted++
+	clear(k.addrs)
 }

@@ -59,6 +59,9 @@ func New(o Options) *Router {
 // Evict makes the router ask the Directory again about these addresses.
 func (r *Router) Evict(addrs ...im.Address) { r.known.evict(addrs...) }
 
+// EvictAll makes the router ask the Directory again about everything.
+func (r *Router) EvictAll() { r.known.evictAll() }
+
 // Publish implements Publisher.
 func (r *Router) Publish(ctx context.Context, sender im.Principal, p Publish, done Done) {
 	if !r.limits.take(sender.Key()) {

@@ -53,7 +53,7 @@ func (c *changes) apply(change models.Change) {
 	case models.ChangeUser:
 		c.router.Evict(change.Owner)
 	case models.ChangeClient:
-		c.router.Evict(change.Owner)
+		c.router.Evict(change.Owner, im.Principal{Address: change.Owner, Client: change.Client}.ClientAddress())
 		select {
 		case c.clients <- im.SessionKey{Owner: change.Owner, Client: change.Client}:
 		default:
@@ -61,7 +61,7 @@ func (c *changes) apply(change models.Change) {
 			c.log.Warn("too many changes of clients at once; a session record may stay behind")
 		}
 	case models.ChangeReset:
-		c.router.Evict()
+		c.router.EvictAll()
 	}
 }
 
