@@ -1,6 +1,7 @@
 package mqttgw
 
 import (
+	"bytes"
 	"time"
 	"unsafe"
 
@@ -28,6 +29,9 @@ func propertiesOf(p *packet.Properties) im.Properties {
 	if len(p.User) > 0 {
 		out.User = make([]im.Property, 0, len(p.User))
 		for _, u := range p.User {
+			if bytes.Equal(u.Key, seqKey) {
+				continue // the position is the broker's to tell
+			}
 			out.User = append(out.User, im.Property{Key: string(u.Key), Value: string(u.Value)})
 		}
 	}
