@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -186,6 +187,26 @@ func (s *server) nothingMore(devices ...device) {
 		})
 		d.got().take(id)
 	}
+}
+
+// noticesGoing waits until the server has seen that a client has left.
+func (s *server) noticesGoing(l login) {
+	s.t.Helper()
+	eventually(s.t, func() bool {
+		var list struct {
+			Items []struct {
+				ClientID string
+				Online   bool
+			}
+		}
+		require.Equal(s.t, http.StatusOK, s.call(l.Token, http.MethodGet, "/clients", nil, &list))
+		for _, c := range list.Items {
+			if c.ClientID == l.Client {
+				return !c.Online
+			}
+		}
+		return true
+	}, "%s of %s stays online", l.Client, l.User)
 }
 
 // in is the server for a subtest, which its failures are told to.
