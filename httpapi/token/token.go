@@ -7,6 +7,7 @@ package token
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -98,6 +99,7 @@ type Authority struct {
 	ring    *keyring
 	revoked *revocations
 	parser  *jwt.Parser
+	checked verified
 }
 
 // New loads the domain's keys, making the first one if there is none.
@@ -169,21 +171,43 @@ func (a *Authority) Verify(ctx context.Context, raw string) (Claims, error) {
 	if raw == "" || len(raw) > maxRawBytes || strings.ContainsAny(raw, "\r\n") {
 		return Claims{}, ErrTokenInvalid
 	}
+	sum := sha256.Sum256([]byte(raw))
+	t, known := a.checked.get(sum)
+	if known {
+		if _, err := a.ring.public(ctx, t.kid); err != nil { // the key has been withdrawn since
+			return Claims{}, refusal(err)
+		}
+		if !a.now().Before(t.claims.Expires) {
+			return Claims{}, ErrTokenExpired
+		}
+	} else {
+		var err error
+		if t, err = a.check(ctx, raw); err != nil {
+			return Claims{}, err
+		}
+		a.checked.put(sum, t)
+	}
+	if a.revoked.has(t.claims.Ticket) {
+		return Claims{}, ErrTokenRevoked
+	}
+	return t.claims, nil
+}
+
+// check does what Verify does for a token that it has not seen lately, but for revocation.
+func (a *Authority) check(ctx context.Context, raw string) (verifiedToken, error) {
 	var c claims
+	var kid string
 	_, err := a.parser.ParseWithClaims(raw, &c, func(t *jwt.Token) (any, error) {
-		id, _ := t.Header["kid"].(string)
-		return a.ring.public(ctx, id)
+		kid, _ = t.Header["kid"].(string)
+		return a.ring.public(ctx, kid)
 	})
 	if err != nil {
-		return Claims{}, refusal(err)
+		return verifiedToken{}, refusal(err)
 	}
 	subject, err := im.ParseAddress(c.Subject)
 	if err != nil || subject.Domain != "" || c.Ticket == "" || im.CheckID(c.Client) != nil ||
 		!fitting(subject.Kind, c.Role) {
-		return Claims{}, ErrTokenInvalid
-	}
-	if a.revoked.has(c.Ticket) {
-		return Claims{}, ErrTokenRevoked
+		return verifiedToken{}, ErrTokenInvalid
 	}
 	out := Claims{
 		Subject: subject, Client: c.Client, Ticket: c.Ticket, Role: c.Role, Expires: c.ExpiresAt.Time,
@@ -191,7 +215,7 @@ func (a *Authority) Verify(ctx context.Context, raw string) (Claims, error) {
 	if c.IssuedAt != nil {
 		out.IssuedAt = c.IssuedAt.Time
 	}
-	return out, nil
+	return verifiedToken{claims: out, kid: strings.Clone(kid)}, nil
 }
 
 func fitting(kind im.Kind, role string) bool {

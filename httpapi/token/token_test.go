@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -280,6 +282,39 @@ func TestRevocationsAreForgottenWhenTheTokenEnds(t *testing.T) {
 	require.False(t, a.Revoked(claims.Ticket))
 }
 
+// What is remembered of a token is its signature only.
+func TestRememberedTokensAreJudgedAnew(t *testing.T) {
+	c := newClock()
+	a := authority(t, "a.example", store(t, dbtest.SQLite(t)), c)
+	revoked, expiring := alice(c), alice(c)
+	one, two := sign(t, a, revoked), sign(t, a, expiring)
+	for range 2 {
+		for _, raw := range []string{one, two} {
+			_, err := a.Verify(t.Context(), raw)
+			require.NoError(t, err)
+		}
+	}
+	a.Apply(models.Change{Kind: models.ChangeRevoke, Ticket: revoked.Ticket, Expires: revoked.Expires.UnixMilli()})
+	_, err := a.Verify(t.Context(), one)
+	require.ErrorIs(t, err, ErrTokenRevoked)
+	c.advance(expiring.Expires.Sub(c.now()))
+	_, err = a.Verify(t.Context(), two)
+	require.ErrorIs(t, err, ErrTokenExpired)
+	last := len(two) - 10
+	_, err = a.Verify(t.Context(), two[:last]+"AAAAAAAAAA")
+	require.ErrorIs(t, err, ErrTokenInvalid)
+}
+
+func TestRememberedTokensAreBounded(t *testing.T) {
+	var v verified
+	for i := range 5 * verifiedLimit {
+		v.put(sha256.Sum256(fmt.Append(nil, i)), verifiedToken{})
+		_, ok := v.get(sha256.Sum256([]byte("0")))
+		require.True(t, ok, "what is in use stays")
+	}
+	require.LessOrEqual(t, len(v.young)+len(v.old), 2*verifiedLimit)
+}
+
 func TestSignRefusesEndlessTokens(t *testing.T) {
 	c := newClock()
 	a := authority(t, "a.example", store(t, dbtest.SQLite(t)), c)
@@ -321,11 +356,18 @@ func BenchmarkVerify(b *testing.B) {
 	c := newClock()
 	a := authority(b, "a.example", store(b, dbtest.SQLite(b)), c)
 	raw := sign(b, a, alice(c))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := a.Verify(b.Context(), raw); err != nil {
-			b.Fatal(err)
-		}
+	for _, again := range []bool{false, true} {
+		b.Run(fmt.Sprintf("again=%t", again), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if !again {
+					a.checked = verified{}
+				}
+				if _, err := a.Verify(b.Context(), raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
