@@ -55,6 +55,7 @@ type committer struct {
 
 	pub    sync.Mutex // held while a group is published; resolve holds it to stop that
 	nextID uint64
+	owed   []storedItem  // messages whose copy could not be written yet; pub guards it
 	slots  chan struct{} // a token for each group that may be ahead
 	flight chan *group
 	synced chan *group
@@ -141,6 +142,7 @@ func (c *committer) obstacle() error {
 func (c *committer) publish() {
 	defer c.wg.Done()
 	defer close(c.flight)
+	defer func() { c.rejectOwed(closedErr()) }()
 	q := &c.l.queue
 	retry := time.NewTicker(reviveInterval)
 	defer retry.Stop()
@@ -217,7 +219,9 @@ func (c *committer) publishGroup(items []item) {
 // mayWrite tells whether the log can take a group now.
 func (c *committer) mayWrite(g *group) error {
 	if f := c.l.failed.Load(); f != nil {
-		return unavailable(f.err, "the server cannot store messages now")
+		err := unavailable(f.err, "the server cannot store messages now")
+		c.rejectOwed(err)
+		return err
 	}
 	if c.dead.Load() {
 		if err := c.revive(1); err != nil {

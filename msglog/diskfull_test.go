@@ -141,3 +141,46 @@ func TestWriteErrorWithoutRevivalFailsTheLog(t *testing.T) {
 	require.ErrorIs(t, e.log.Healthy(), ErrUnwritable)
 	e.requireAll(acked)
 }
+
+// The disk may become full between a message and its copy. Its sender hears neither yes nor
+// no until there is room again; then it is acknowledged, once the copy is there.
+func TestDiskFullBetweenMessageAndCopy(t *testing.T) {
+	dir, _ := mountImage(t, 64)
+	filler := fillFile(t, dir, 20)
+	var blind atomic.Bool
+	blind.Store(true)
+	e := start(t, dir, func(o *Options) {
+		o.MinFree = 8 << 20
+		o.AckTimeout = 300 * time.Millisecond
+		o.Free = func() (int64, error) {
+			if blind.Load() {
+				return 1 << 40, nil
+			}
+			return freeBytes(dir)
+		}
+	})
+	outcomes := make(chan error, 1)
+	var err error
+	n := 0
+	for waiting := false; !waiting; n++ {
+		rec := message(alice, bob, fmt.Sprint("m", n), true)
+		rec.CopyData = append(rec.CopyData, make([]byte, 60_000)...)
+		require.NoError(t, e.log.Append(t.Context(), rec, func(_ uint64, err error) { outcomes <- err }))
+		select {
+		case err = <-outcomes:
+			require.NoError(t, err, "message %d", n)
+		case <-time.After(3 * time.Second):
+			waiting = true
+		}
+	}
+	require.Error(t, e.log.Healthy())
+	require.NotErrorIs(t, e.log.Healthy(), ErrUnwritable)
+	blind.Store(false)
+	require.NoError(t, os.Remove(filler))
+	require.NoError(t, <-outcomes)
+	require.NoError(t, e.log.Healthy())
+	require.NotZero(t, e.append(message(alice, bob, "goes on", true)))
+	raw, err := e.log.scan(t.Context(), 0, e.log.Position())
+	require.NoError(t, err)
+	require.Len(t, raw, 2*(n+1), "each message and its copy once")
+}

@@ -64,31 +64,12 @@ func (c *committer) settle(items []item, timedOut bool) error {
 		return err
 	}
 	found, missing := match(items, stored)
-	for i := range found {
-		it := &found[i]
-		if it.copyStored {
-			continue
-		}
-		// The message is there and will be seen: its copy must be there too.
-		seq, err := c.publishOne(it.rec.CopySubject, it.rec.CopyData)
-		if err != nil {
-			return fmt.Errorf("copy of entry %d: %w", it.seq, err)
-		}
-		last = max(last, seq)
-	}
 	c.last = last
-	c.l.log.Info("looked at the log", "stored", len(found), "missing", len(missing), "last", last)
-	if len(found) > 0 {
-		g := &group{last: last}
-		for i := range found {
-			found[i].copy = last
-			g.items = append(g.items, found[i].item)
-			g.msgs += found[i].msgs()
-			g.bytes += found[i].bytes()
-		}
-		c.synced <- g
-	}
-	if len(missing) > 0 && timedOut && c.reconnects == before {
+	found, half := c.completePairs(found)
+	c.owed = append(c.owed, half...)
+	c.l.log.Info("looked at the log", "stored", len(found), "half stored", len(half), "missing", len(missing), "last", c.last)
+	c.handOver(found)
+	if len(c.owed) > 0 || len(missing) > 0 && timedOut && c.reconnects == before {
 		// What the connection lost is no wonder. Otherwise: JetStream says nothing when it
 		// cannot write, and never writes to that stream again.
 		c.dead.Store(true)
@@ -96,6 +77,56 @@ func (c *committer) settle(items []item, timedOut bool) error {
 	}
 	c.reject(missing, unavailable(ErrRefused, "the server could not store the message"))
 	return nil
+}
+
+// completePairs writes the copies that are missing: a message that is in the log will be
+// seen, so its copy must be there too. After the first one that fails it does not try the
+// others. Messages without their copy are neither acknowledged nor refused until the
+// stream is written again, because neither would be true.
+func (c *committer) completePairs(found []storedItem) (whole, half []storedItem) {
+	for i := range found {
+		it := &found[i]
+		if !it.copyStored && len(half) == 0 {
+			seq, err := c.publishOne(it.rec.CopySubject, it.rec.CopyData)
+			if err == nil {
+				it.copyStored, c.last = true, max(c.last, seq)
+			} else {
+				c.l.log.Warn("the copy of a stored message cannot be written now", "seq", it.seq, "error", err)
+			}
+		}
+		if it.copyStored {
+			whole = append(whole, *it)
+		} else {
+			half = append(half, *it)
+		}
+	}
+	return whole, half
+}
+
+// handOver passes what is in the log on to be synced and acknowledged.
+func (c *committer) handOver(found []storedItem) {
+	if len(found) == 0 {
+		return
+	}
+	g := &group{last: c.last}
+	for i := range found {
+		found[i].copy = c.last
+		g.items = append(g.items, found[i].item)
+		g.msgs += found[i].msgs()
+		g.bytes += found[i].bytes()
+	}
+	c.synced <- g
+}
+
+// rejectOwed gives up messages without their copy: the next start completes them.
+func (c *committer) rejectOwed(err error) {
+	c.pub.Lock()
+	owed := c.owed
+	c.owed = nil
+	c.pub.Unlock()
+	for i := range owed {
+		c.reject([]item{owed[i].item}, err)
+	}
 }
 
 // revive brings a stream back whose store has met a write error, once there is room on the
@@ -141,6 +172,12 @@ func (c *committer) revive(owned int) error {
 		return unavailable(fmt.Errorf("%w: %w", ErrRefused, err), "the server cannot store messages now")
 	}
 	c.last = last
+	var whole []storedItem
+	whole, c.owed = c.completePairs(c.owed)
+	c.handOver(whole)
+	if len(c.owed) > 0 {
+		return unavailable(ErrRefused, "the server cannot store messages now")
+	}
 	c.l.revivals.Add(1)
 	c.dead.Store(false)
 	c.l.log.Info("JetStream writes again", "last", last)
