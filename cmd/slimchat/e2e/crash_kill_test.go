@@ -42,15 +42,14 @@ func TestKill(t *testing.T) {
 	starts := 0
 	for range rounds {
 		// A random moment of full load is what the test is about.
-		time.Sleep(100*time.Millisecond + time.Duration(rng.Int64N(int64(1200*time.Millisecond))))
+		time.Sleep(50*time.Millisecond + time.Duration(rng.Int64N(int64(400*time.Millisecond))))
 		w.gone()
 		s.kill()
-		begin := time.Now()
 		for rng.IntN(4) == 0 { // killed again before it is ready
 			s.launchAndKill(time.Duration(rng.Int64N(int64(300 * time.Millisecond))))
 			starts++
 		}
-		begin = time.Now()
+		begin := time.Now()
 		s.start()
 		down += time.Since(begin)
 		w.serve(s)

@@ -10,8 +10,8 @@ import (
 
 // acknowledger sends the PUBACKs of one connection, in order, each batch after a delay.
 type acknowledger struct {
-	conn  *client.Conn
-	delay time.Duration
+	r    *reader
+	conn *client.Conn
 
 	mu      sync.Mutex
 	waiting []uint16
@@ -21,7 +21,7 @@ type acknowledger struct {
 }
 
 func (r *reader) acknowledger(conn *client.Conn) *acknowledger {
-	a := &acknowledger{conn: conn, delay: r.ackLate, kick: make(chan struct{}, 1), quit: make(chan struct{})}
+	a := &acknowledger{r: r, conn: conn, kick: make(chan struct{}, 1), quit: make(chan struct{})}
 	a.done.Go(a.run)
 	return a
 }
@@ -44,9 +44,9 @@ func (a *acknowledger) run() {
 		case <-a.quit:
 			return
 		}
-		if a.delay > 0 {
+		if a.r.ackLate > 0 && !a.r.w.calm.Load() {
 			select {
-			case <-time.After(a.delay):
+			case <-time.After(a.r.ackLate):
 			case <-a.quit:
 				return
 			}

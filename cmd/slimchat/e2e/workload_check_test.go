@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,8 +16,11 @@ import (
 // messages that were acknowledged.
 func (w *workload) verify(s *server) int {
 	w.t.Helper()
+	begin := time.Now()
 	missing := w.finish()
+	received := time.Now()
 	w.checkHistory(s)
+	w.t.Logf("the readers had it all after %s, the log was read in %s", received.Sub(begin).Round(time.Millisecond), time.Since(received).Round(time.Millisecond))
 	w.checkOrder()
 	w.checkRefused()
 	w.requireNoProblems()

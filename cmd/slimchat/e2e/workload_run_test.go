@@ -36,7 +36,7 @@ type workload struct {
 	strangers  []*reader
 
 	stopping     atomic.Bool // publishers send nothing new
-	calm         atomic.Bool // readers stay connected
+	calm         atomic.Bool // readers stay connected and acknowledge at once
 	acknowledged atomic.Int64
 	refusals     atomic.Int64
 
