@@ -215,3 +215,21 @@ func mosquittoOverTLS(t *testing.T, m mosquitto) {
 	require.NotZero(t, code, "a server that is not trusted: %s", said)
 	m.nothingMore(b)
 }
+
+func TestMosquittoTooFast(t *testing.T) {
+	s := startServer(t, withSetting("limits.publish_rate", 1), withSetting("limits.publish_burst", 5))
+	eachMosquitto(t, s, func(t *testing.T, m mosquitto) {
+		alice, bob := m.account("alice", "phone"), m.account("bob", "phone")
+		b := m.sub(bob)
+		var lines strings.Builder
+		for i := range 50 {
+			lines.WriteString(chat(fmt.Sprintf("line-%02d", i)) + "\n")
+		}
+		said, _ := m.finish(m.command("mosquitto_pub", alice, "-t", bob.inbox(), "-l"), lines.String())
+		if m.version == "mqttv5" {
+			require.Contains(t, said, "Quota exceeded")
+		}
+		b.take("line-00", "line-01", "line-02", "line-03", "line-04")
+		require.Less(t, len(m.history(alice, "with", bob.address()).Items), 50)
+	})
+}
