@@ -27,15 +27,20 @@ func roomy(s *server) {
 }
 
 // TestKill kills the server at random moments under full load, some of them while it starts, and checks in the end that
-// nothing that was acknowledged is lost, doubled, out of order or with somebody else (design: what must always hold, 1 to 3
-// and 5).
+// nothing that was acknowledged is lost, doubled, out of order or with somebody else, and that everybody gets all of it. A
+// killed process loses nothing that it has written, so both durabilities must pass.
 func TestKill(t *testing.T) {
-	rounds := 50
-	if testing.Short() {
-		rounds = 8
+	for durability, rounds := range map[string]int{"disk": 50, "process": 10} {
+		if testing.Short() {
+			rounds = 8
+		}
+		t.Run(durability, func(t *testing.T) { killRounds(t, durability, rounds) })
 	}
+}
+
+func killRounds(t *testing.T, durability string, rounds int) {
 	seed := newSeed(t)
-	s := startServer(t, roomy)
+	s := startServer(t, roomy, withSetting("durability", durability))
 	w := newWorkload(s, workloadOptions{seed: seed, publishers: 4, receivers: 4})
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var down time.Duration
@@ -55,8 +60,8 @@ func TestKill(t *testing.T) {
 		w.serve(s)
 	}
 	n := w.verify(s)
-	t.Logf("%d kills under load and %d during the start: %d messages acknowledged, none lost; a start took %s on average",
-		rounds, starts, n, (down / time.Duration(rounds)).Round(time.Millisecond))
+	t.Logf("durability %s, %d kills under load and %d during the start: %d messages acknowledged, none lost; a start took %s on average",
+		durability, rounds, starts, n, (down / time.Duration(rounds)).Round(time.Millisecond))
 }
 
 // launchAndKill starts a process and kills it after a while, ready or not.
