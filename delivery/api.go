@@ -36,7 +36,8 @@ type Push struct {
 // an implementation must neither block nor call back into the Session.
 type Conn interface {
 	// Push takes one message for sending. It returns false, taking nothing, when its
-	// output buffer has no room; it must then call Session.Ready once there is room.
+	// output buffer has no room; it must then call Session.Ready once there is room. It
+	// returns false as well once the connection is ending, with Session.Detach to follow.
 	Push(Push) bool
 	// Flush is called after one or more Push calls.
 	Flush()

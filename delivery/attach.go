@@ -12,18 +12,20 @@ import (
 func (e *Engine) Attach(ctx context.Context, o AttachOptions) (s *Session, present bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.opts.AttachWaiter)
 	defer cancel()
-	select {
+	key := o.Principal.Key()
+	unlock, err := e.lockClient(ctx, key)
+	if err != nil {
+		return nil, false, ErrBusy
+	}
+	defer unlock()
+	select { // after the client's own turn, which may be long in coming
 	case e.opening <- struct{}{}:
 		defer func() { <-e.opening }()
 	case <-ctx.Done():
 		return nil, false, ErrBusy
 	}
-	key := o.Principal.Key()
-	stripe := &e.stripes[maphash.Comparable(e.seed, key)%attachStripes]
-	stripe.Lock()
-	defer stripe.Unlock()
 
-	rec, known, err := e.currentRecord(ctx, key)
+	rec, known, err := e.currentRecord(ctx, key, CloseTakenOver)
 	if err != nil {
 		return nil, false, err
 	}
@@ -67,16 +69,34 @@ func (e *Engine) Attach(ctx context.Context, o AttachOptions) (s *Session, prese
 	return s, present, nil
 }
 
+// lockClient takes the client's turn at its session; the caller gives it back by unlock.
+func (e *Engine) lockClient(ctx context.Context, key im.SessionKey) (unlock func(), err error) {
+	// What is kept of clients that are gone is taken with a client's own turn held, so it
+	// needs turns of its own.
+	half, n := uint64(attachStripes/2), maphash.Comparable(e.seed, key)
+	n %= half
+	if key.Client == pastClient {
+		n += half
+	}
+	stripe := e.stripes[n]
+	select {
+	case stripe <- struct{}{}:
+		return func() { <-stripe }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // currentRecord ends the session that another connection of the client has, if any, and
 // returns the client's record: from that session, from what waits to be written, or from
-// the bucket. The caller has the client's stripe.
-func (e *Engine) currentRecord(ctx context.Context, key im.SessionKey) (rec record, known bool, err error) {
+// the bucket. The caller has the client's turn.
+func (e *Engine) currentRecord(ctx context.Context, key im.SessionKey, why CloseReason) (rec record, known bool, err error) {
 	e.mu.Lock()
 	old := e.findLocked(key)
 	e.mu.Unlock()
 	if old != nil && e.supersede(old) {
 		old.mu.Lock()
-		old.conn.Close(CloseTakenOver)
+		old.conn.Close(why)
 		old.mu.Unlock()
 	}
 	e.mu.Lock()
@@ -115,9 +135,6 @@ func (e *Engine) finish(s *Session, expiry *uint32) bool {
 	}
 	rec := s.recordLocked()
 	rec.Gone = time.Now().Unix()
-	if s.expiry == 0 {
-		rec.Subs = nil
-	}
 	s.closed = true
 	s.forgetLocked()
 	e.removeLocked(s)
@@ -128,16 +145,6 @@ func (e *Engine) finish(s *Session, expiry *uint32) bool {
 	}
 	e.pending[s.key] = &pendingRecord{data: data}
 	return true
-}
-
-// end closes a session without leaving a record.
-func (s *Session) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.closed = true
-		s.forgetLocked()
-	}
 }
 
 func (s *Session) forgetLocked() {

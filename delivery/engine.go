@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	maxSubscriptions = 256 // of one session
-	attachStripes    = 256
+	maxSubscriptions     = 256      // of one session
+	maxSubscriptionBytes = 16 << 10 // of the filters of one session: its record must stay small
+	attachStripes        = 256
 )
 
 // Options configure an Engine. Zero values take the defaults named here.
@@ -64,8 +65,8 @@ type Engine struct {
 	flusher flusher
 
 	seed    maphash.Seed
-	stripes [attachStripes]sync.Mutex // serialise Attach for one client
-	opening chan struct{}             // admission
+	stripes [attachStripes]chan struct{} // serialise Attach for one client
+	opening chan struct{}                // admission
 
 	mu       sync.Mutex
 	sessions map[im.Address][]*Session // by owner
@@ -87,6 +88,9 @@ func New(o Options) *Engine {
 		sessions: make(map[im.Address][]*Session),
 		pending:  make(map[im.SessionKey]*pendingRecord),
 		idle:     make(chan struct{}),
+	}
+	for i := range e.stripes {
+		e.stripes[i] = make(chan struct{}, 1)
 	}
 	e.pump = newPump(e)
 	return e
@@ -207,36 +211,15 @@ func (e *Engine) Kick(key im.SessionKey, ticket string, why CloseReason) bool {
 	return true
 }
 
-// Forget ends the session of a client that is signed out for good and deletes its record.
-func (e *Engine) Forget(key im.SessionKey) {
-	e.mu.Lock()
-	s := e.findLocked(key)
-	e.mu.Unlock()
-	if s != nil {
-		s.end()
-	}
-	e.mu.Lock()
-	if s != nil {
-		e.removeLocked(s)
-	}
-	e.pending[key] = &pendingRecord{}
-	e.mu.Unlock()
-	if s != nil {
-		s.mu.Lock()
-		s.conn.Close(CloseRevoked)
-		s.mu.Unlock()
-	}
-}
-
 // PushTransient hands an event that is not in the log to the sessions that follow the
 // address and have room. It returns how many took it.
-func (e *Engine) PushTransient(to im.Address, from im.Principal, body []byte) int {
-	entry := &im.Entry{To: to, Envelope: im.Envelope{From: from.Address, Client: from.Client, Body: body}}
+func (e *Engine) PushTransient(to im.Address, event im.Envelope) int {
+	entry := &im.Entry{To: to, Envelope: event}
 	n := 0
 	for _, l := range e.tail.follow.of(to) {
 		s := l.session
 		s.mu.Lock()
-		own := from.Address == s.principal.Address && from.Client == s.principal.Client
+		own := event.From == s.principal.Address && event.Client == s.principal.Client
 		if l.track != nil && s.started && !s.closed && !s.noRoom && !own {
 			if s.conn.Push(Push{Entry: entry, Transient: true}) {
 				s.conn.Flush()

@@ -243,6 +243,9 @@ func (s *Session) recordLocked() record {
 		}
 	}
 	r.keepResumed(s, main)
+	if s.expiry == 0 {
+		return r // they end with the connection, or with this process
+	}
 	for _, sub := range s.subs {
 		r.Subs = append(r.Subs, subRecord{Filter: sub.Filter.String(), QoS: sub.QoS, NoLocal: sub.NoLocal})
 	}

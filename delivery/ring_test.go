@@ -67,6 +67,20 @@ func TestRingAgainstSlice(t *testing.T) {
 	})
 }
 
+// TestRingCountsWhatEntriesHold: properties share memory with what was read for an entry,
+// so all of that counts, however small the body is.
+func TestRingCountsWhatEntriesHold(t *testing.T) {
+	env := im.Envelope{From: im.User("a"), ID: "1", Props: im.Properties{Correlation: string(make([]byte, 60_000))}, Body: []byte("{}")}
+	e, err := im.DecodeEntry(1, im.Subject(im.User("b"), im.User("a")), env.Append(nil))
+	require.NoError(t, err)
+	require.Greater(t, e.Size(), 60_000)
+	r := newRing(1<<20, 0)
+	for range 100 {
+		r.add([]*im.Entry{e})
+	}
+	require.Less(t, len(r.order)-r.head, 20)
+}
+
 func TestRingForgetsAddressesWithTheirEntries(t *testing.T) {
 	r := newRing(100*entry(1, im.User("a"), 10).Size(), 0)
 	for i := range 50_000 {

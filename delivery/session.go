@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/slimchat/slimchat/im"
@@ -93,20 +94,18 @@ func (s *Session) Start() {
 func (s *Session) Subscribe(ctx context.Context, subs []Subscription) []Grant {
 	s.mu.Lock()
 	grants := make([]Grant, len(subs))
-	changed := false
+	before := slices.Clone(s.subs)
 	for i, sub := range subs {
-		before := s.subscribedLocked(sub.Filter)
 		grants[i] = s.subscribeLocked(sub)
-		after := s.subscribedLocked(sub.Filter)
-		changed = changed || before != after
 	}
+	changed := !slices.Equal(before, s.subs)
 	s.coverLocked()
 	s.markDirtyLocked()
 	s.wakeLocked()
 	s.mu.Unlock()
 	if changed {
 		if err := s.keepSubscriptions(ctx); err != nil {
-			s.takeBack(subs, grants, err)
+			s.takeBack(before, grants, err)
 		}
 	}
 	return grants
@@ -123,13 +122,14 @@ func (s *Session) keepSubscriptions(ctx context.Context) error {
 	return s.engine.persist(ctx, s)
 }
 
-// takeBack ends subscriptions that were granted and could not be written.
-func (s *Session) takeBack(subs []Subscription, grants []Grant, err error) {
+// takeBack restores the subscriptions before a change that could not be written, and
+// refuses what had been granted.
+func (s *Session) takeBack(before []*subscription, grants []Grant, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.subs = before
 	for i := range grants {
-		if grants[i].New {
-			s.unsubscribeLocked(subs[i].Filter)
+		if grants[i].Err == nil {
 			grants[i] = Grant{Err: &im.Error{Code: im.CodeUnavailable, Message: "the subscription cannot be stored now", Err: err}}
 		}
 	}
@@ -137,32 +137,23 @@ func (s *Session) takeBack(subs []Subscription, grants []Grant, err error) {
 	s.markDirtyLocked()
 }
 
-// subscribedLocked is how the filter is subscribed to; the zero value if it is not.
-func (s *Session) subscribedLocked(f im.Filter) (how struct {
-	exists, noLocal bool
-	qos             byte
-}) {
-	for _, have := range s.subs {
-		if have.Filter.String() == f.String() {
-			how.exists, how.noLocal, how.qos = true, have.NoLocal, have.QoS
-		}
-	}
-	return how
-}
-
 func (s *Session) subscribeLocked(sub Subscription) Grant {
 	if !s.mayMatchLocked(sub.Filter) {
 		return Grant{Err: im.Errorf(im.CodeForbidden, "filter", "%q matches nothing that this client may receive", sub.Filter.String())}
 	}
 	sub.QoS = min(sub.QoS, 1)
-	for _, have := range s.subs {
+	size := len(sub.Filter.String())
+	for i, have := range s.subs {
 		if have.Filter.String() == sub.Filter.String() {
-			have.Subscription = sub
+			if have.QoS != sub.QoS || have.NoLocal != sub.NoLocal {
+				s.subs[i] = &subscription{sub}
+			}
 			return Grant{QoS: sub.QoS}
 		}
+		size += len(have.Filter.String())
 	}
-	if len(s.subs) >= maxSubscriptions {
-		return Grant{Err: im.Errorf(im.CodeRateLimited, "filter", "a client may hold %d subscriptions", maxSubscriptions)}
+	if len(s.subs) >= maxSubscriptions || size > maxSubscriptionBytes {
+		return Grant{Err: im.Errorf(im.CodeRateLimited, "filter", "a client may hold %d subscriptions with filters of %d bytes in all", maxSubscriptions, maxSubscriptionBytes)}
 	}
 	s.subs = append(s.subs, &subscription{sub})
 	return Grant{QoS: sub.QoS, New: true}
@@ -201,7 +192,7 @@ func (s *Session) Unsubscribe(ctx context.Context, filters []im.Filter) []bool {
 func (s *Session) unsubscribeLocked(f im.Filter) bool {
 	for i, have := range s.subs {
 		if have.Filter.String() == f.String() {
-			s.subs = append(s.subs[:i], s.subs[i+1:]...)
+			s.subs = append(s.subs[:i:i], s.subs[i+1:]...)
 			return true
 		}
 	}
@@ -228,15 +219,19 @@ func (s *Session) Ready() {
 	s.mu.Unlock()
 }
 
-// SendTransient pushes an event to this client alone, at QoS 0, if one of its
-// subscriptions covers its address and there is room; it tells whether it was sent.
+// SendTransient pushes an event to this client alone, at QoS 0, if there is room and one of
+// its subscriptions covers its owner's address or else its own, which is then the topic; it
+// tells whether it was sent.
 func (s *Session) SendTransient(body []byte) bool {
 	e := &im.Entry{To: s.principal.ClientAddress(), Envelope: im.Envelope{Body: body}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := im.Address{}
 	for _, l := range s.lanes {
-		if l.track != nil && (l.addr == s.principal.Address || l.addr == e.To) {
+		if l.track == nil {
+			continue
+		}
+		if l.addr == s.principal.Address || l.addr == e.To && own.IsZero() {
 			own = l.addr
 		}
 	}

@@ -33,6 +33,15 @@ type Properties struct {
 	PayloadUTF8   bool   // payload format indicator is 1
 }
 
+// Size is the number of bytes that the properties add to a message.
+func (p *Properties) Size() int {
+	n := len(p.ContentType) + len(p.ResponseTopic) + len(p.Correlation)
+	for _, u := range p.User {
+		n += len(u.Key) + len(u.Value)
+	}
+	return n
+}
+
 func (p *Properties) sectioned() bool {
 	return len(p.User) > 0 || p.ContentType != "" || p.ResponseTopic != "" || p.Correlation != ""
 }
@@ -175,11 +184,13 @@ type Entry struct {
 	Seq uint64  // position in the log
 	To  Address // the address it is stored at, and whose topic its receivers see
 	Envelope
+
+	stored int // bytes that were read for it, which its fields share
 }
 
 // DecodeEntry reads the entry at position seq. data must not be changed afterwards.
 func DecodeEntry(seq uint64, subject string, data []byte) (*Entry, error) {
-	e := &Entry{Seq: seq}
+	e := &Entry{Seq: seq, stored: len(subject) + len(data)}
 	var err error
 	if e.To, _, err = ParseSubject(subject); err != nil {
 		return nil, fmt.Errorf("entry %d: %w", seq, err)
@@ -194,7 +205,7 @@ func DecodeEntry(seq uint64, subject string, data []byte) (*Entry, error) {
 func (e *Entry) IsCopy() bool { return e.Flags&FlagCopy != 0 }
 
 // Size is the number of bytes of memory that the entry keeps alive, roughly.
-func (e *Entry) Size() int { return len(e.Body) + 384 }
+func (e *Entry) Size() int { return max(e.stored, len(e.Body)) + 384 }
 
 // Record is what one commit appends: a message and, when the sender has other clients,
 // its copy at the sender's own address. Both are in the log before it is acknowledged.

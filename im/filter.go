@@ -96,6 +96,8 @@ func (f Filter) CanMatchRooms() bool {
 			return true
 		case i == 0 && level != "+" && level != "room":
 			return false
+		case i == 1 && level != "+" && CheckID(level) != nil:
+			return false // no room is called that
 		case i > 1:
 			return false
 		}

@@ -145,7 +145,8 @@ func TestFilters(t *testing.T) {
 		require.Error(t, err, bad)
 	}
 	for filter, want := range map[string]bool{"$IM/#": true, "$IM/room/+": true, "$IM/+/x": true, "$IM/+/+": true, "$IM/room/x": false,
-		"$IM/user/+": false, "$IM/room/+/#": true, "$IM/room/+/x": false, "$IM/+/+/client/+": false, "a/#": false, "$IM/+": false} {
+		"$IM/user/+": false, "$IM/room/+/#": true, "$IM/room/+/x": false, "$IM/+/+/client/+": false, "a/#": false, "$IM/+": false,
+		"$IM/+/ x": false, "$IM/room/" + strings.Repeat("x", 200) + "/#": false} {
 		f, err := ParseFilter(filter, "")
 		require.NoError(t, err)
 		require.Equal(t, want, f.CanMatchRooms(), filter)

@@ -64,9 +64,13 @@ func (l *Log) StoreSessions(ctx context.Context, records map[im.SessionKey][]byt
 	n := 0
 	for key, data := range records {
 		subject := sessionsPrefix + key.SessionBucketKey()
-		if data == nil {
+		switch {
+		case data == nil:
 			err = l.deleteSession(ctx, subject)
-		} else {
+		case len(data) > l.opts.MaxMsgBytes:
+			// Its client repeats messages after a crash; the others must not suffer for it.
+			l.log.Error("a session record is too large to be stored", "owner", key.Owner.String(), "client", key.Client, "bytes", len(data))
+		default:
 			n++
 			err = l.nc.PublishRequest(subject, inbox, data)
 		}

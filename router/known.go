@@ -64,7 +64,9 @@ func (k *known) clients(ctx context.Context, uid string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	k.keep(mark, a, knownAddress{exists: true, clients: n, until: k.now().Add(knownFor)})
+	if n > 0 { // else the user may be gone: exists must ask
+		k.keep(mark, a, knownAddress{exists: true, clients: n, until: k.now().Add(knownFor)})
+	}
 	return n, nil
 }
 

@@ -39,5 +39,5 @@ type Window interface {
 
 // Pusher hands transient events to the clients that are online.
 type Pusher interface {
-	PushTransient(to im.Address, from im.Principal, body []byte) int
+	PushTransient(to im.Address, event im.Envelope) int
 }

@@ -74,7 +74,7 @@ func (r *Router) Publish(ctx context.Context, sender im.Principal, p Publish, do
 		return
 	}
 	if p.QoS == 0 && draft.Type == im.TypeEvent {
-		r.push(sender, to, &draft, done)
+		r.push(sender, to, &draft, &p, done)
 		return
 	}
 	key := messageKey{sender.Address, draft.ID}
@@ -124,8 +124,10 @@ func (r *Router) settle(key messageKey, rc Receipt, err error, done Done) {
 
 // check parses the payload and decides whether the sender may send it to the address.
 func (r *Router) check(ctx context.Context, sender im.Principal, p *Publish) (im.Draft, im.Address, error) {
-	if len(p.Payload) > r.o.PayloadLimit {
-		return im.Draft{}, p.To, im.Errorf(im.CodeTooLarge, "", "the payload has %d bytes, the limit is %d", len(p.Payload), r.o.PayloadLimit)
+	if n := len(p.Payload); n > r.o.PayloadLimit {
+		return im.Draft{}, p.To, im.Errorf(im.CodeTooLarge, "", "the payload has %d bytes, the limit is %d", n, r.o.PayloadLimit)
+	} else if n += p.Props.Size(); n > r.o.PayloadLimit {
+		return im.Draft{ID: r.idOf(p.Payload)}, p.To, im.Errorf(im.CodeTooLarge, "", "payload and properties have %d bytes, the limit is %d", n, r.o.PayloadLimit)
 	}
 	draft, err := im.ParseMessage(p.Payload, p.IDOptional)
 	if err != nil {
@@ -212,9 +214,11 @@ func (r *Router) stamp(sender im.Principal, to im.Address) im.Stamp {
 	return im.Stamp{From: sender.Address.String(), Client: sender.Client, To: to.String(), TS: r.o.Now().UnixMilli()}
 }
 
-func (r *Router) push(sender im.Principal, to im.Address, d *im.Draft, done Done) {
+func (r *Router) push(sender im.Principal, to im.Address, d *im.Draft, p *Publish, done Done) {
 	s := r.stamp(sender, to)
-	r.o.Pusher.PushTransient(to, sender, d.AppendStamped(nil, s))
+	env := envelope(sender, d, p, s)
+	env.Body = d.AppendStamped(nil, s)
+	r.o.Pusher.PushTransient(to, env)
 	done(Receipt{ID: d.ID, TS: s.TS}, nil)
 }
 
@@ -225,10 +229,7 @@ func (r *Router) append(ctx context.Context, sender im.Principal, to im.Address,
 		return
 	}
 	s := r.stamp(sender, to)
-	env := im.Envelope{From: sender.Address, Client: sender.Client, ID: d.ID, TS: s.TS, Props: p.Props}
-	if p.Expiry > 0 {
-		env.Expires = s.TS + p.Expiry.Milliseconds()
-	}
+	env := envelope(sender, d, p, s)
 	if copied {
 		env.Flags = im.FlagHasCopy
 	}
@@ -251,6 +252,15 @@ func (r *Router) append(ctx context.Context, sender im.Principal, to im.Address,
 	if err := r.o.Log.Append(ctx, rec, stored); err != nil {
 		stored(0, err)
 	}
+}
+
+// envelope is what goes with a message, but for its body.
+func envelope(sender im.Principal, d *im.Draft, p *Publish, s im.Stamp) im.Envelope {
+	env := im.Envelope{From: sender.Address, Client: sender.Client, ID: d.ID, TS: s.TS, Props: p.Props}
+	if p.Expiry > 0 {
+		env.Expires = s.TS + p.Expiry.Milliseconds()
+	}
+	return env
 }
 
 // wantsCopy tells whether the sender has other clients that must see what it sends to a

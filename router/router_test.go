@@ -175,6 +175,16 @@ func TestRefusals(t *testing.T) {
 	require.Zero(t, s.log.Position(), "nothing that was refused is in the log")
 }
 
+func TestPropertiesCountAgainstThePayloadLimit(t *testing.T) {
+	s := newStack(t, func(o *router.Options) { o.PayloadLimit = 2000 })
+	p := router.Publish{To: im.User("bob"), Payload: chat("1", ""), QoS: 1, Props: im.Properties{Correlation: strings.Repeat("x", 1950)}}
+	o := s.publish(t, alice, p)
+	require.Equal(t, im.CodeTooLarge, im.CodeOf(o.err))
+	require.Equal(t, "1", o.ID)
+	p.Props.Correlation = "x"
+	require.NoError(t, s.publish(t, alice, p).err)
+}
+
 func TestOwnDomainPrefixIsStripped(t *testing.T) {
 	s := newStack(t, nil)
 	to := im.Address{Domain: "here.org", Kind: im.KindUser, ID: "bob"}

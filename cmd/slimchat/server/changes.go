@@ -57,7 +57,7 @@ func (c *changes) apply(change models.Change) {
 		select {
 		case c.clients <- im.SessionKey{Owner: change.Owner, Client: change.Client}:
 		default:
-			// The record of a client that is gone stays until it is removed with its user; it costs a few bytes.
+			// The record of a client that is gone stays behind; it costs a few bytes.
 			c.log.Warn("too many changes of clients at once; a session record may stay behind")
 		}
 	case models.ChangeReset:
@@ -85,10 +85,11 @@ func (c *changes) forgetRemoved(ctx context.Context) {
 func (c *changes) forgetIfGone(ctx context.Context, key im.SessionKey) error {
 	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
 	defer cancel()
-	_, err := c.store.Client(ctx, key.Owner, key.Client)
-	if errors.Is(err, models.ErrNotFound) {
-		c.engine.Forget(key)
-		return nil
-	}
-	return err
+	return c.engine.Forget(ctx, key, func(ctx context.Context) (bool, error) {
+		_, err := c.store.Client(ctx, key.Owner, key.Client)
+		if errors.Is(err, models.ErrNotFound) {
+			return true, nil
+		}
+		return false, err
+	})
 }
