@@ -77,6 +77,11 @@ func (w *workload) requireRefusals(s *server) {
 	require.Equal(w.t, "unavailable", ready.Checks["log"], "%+v", ready)
 	require.Contains(w.t, ready.Error.Message, "log")
 	require.Equal(w.t, http.StatusOK, s.call("", http.MethodGet, "/healthz", nil, nil))
+	c := w.publishers[0].convs[0]
+	var answer refusal
+	require.Equal(w.t, http.StatusServiceUnavailable, s.call(c.sender.Token, http.MethodPost, "/messages",
+		map[string]any{"to": c.to.String(), "id": "never", "type": "chat", "content": map[string]any{"type": "text", "data": filler[:20_000]}}, &answer))
+	require.Equal(w.t, "unavailable", answer.Error.Code)
 }
 
 // requireService checks that publishes are taken again without anybody's help.
@@ -142,13 +147,13 @@ func (s *server) registerSome(n int) (made []string) {
 	for i := range n {
 		user := fmt.Sprint("late", i)
 		var answer refusal
-		switch status := s.call("", http.MethodPost, "/register", map[string]any{"username": user, "password": password}, &answer); {
-		case status == http.StatusCreated:
+		status := s.call("", http.MethodPost, "/register", map[string]any{"username": user, "password": password}, &answer)
+		if status == http.StatusCreated {
 			made = append(made, user)
-		default:
-			require.Equal(s.t, http.StatusServiceUnavailable, status, "%+v", answer)
-			require.Equal(s.t, "unavailable", answer.Error.Code)
+			continue
 		}
+		require.Equal(s.t, http.StatusServiceUnavailable, status, "%+v", answer)
+		require.Equal(s.t, "unavailable", answer.Error.Code)
 	}
 	s.t.Logf("%d of %d accounts were made on a full disk", len(made), n)
 	return made
