@@ -199,7 +199,7 @@ func (s *server) noticesGoing(l login) {
 				Online   bool
 			}
 		}
-		require.Equal(s.t, http.StatusOK, s.call(l.Token, http.MethodGet, "/clients", nil, &list))
+		require.Equal(s.t, http.StatusOK, s.call(l.Token, http.MethodGet, "/clients?limit=1000", nil, &list))
 		for _, c := range list.Items {
 			if c.ClientID == l.Client {
 				return !c.Online
