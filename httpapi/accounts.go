@@ -47,7 +47,7 @@ func (a *API) register(c echo.Context) error {
 	if err := decode(c, &in); err != nil {
 		return err
 	}
-	u, err := a.Accounts.Register(c.Request().Context(), a.remote(c.Request()),
+	u, err := a.Accounts.Register(c.Request().Context(), a.Remote(c.Request()),
 		account.NewUser{Name: in.Username, Password: in.Password, Nick: in.Nick})
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (a *API) login(c echo.Context) error {
 	if err := decode(c, &in); err != nil {
 		return err
 	}
-	s, err := a.Accounts.Login(c.Request().Context(), a.remote(c.Request()), in.Username, in.Password,
+	s, err := a.Accounts.Login(c.Request().Context(), a.Remote(c.Request()), in.Username, in.Password,
 		account.Device{Type: in.Client.Type, AppID: in.Client.AppID, DeviceID: in.Client.DeviceID, ClientID: in.Client.ClientID})
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (a *API) changePassword(c echo.Context) error {
 	if err := decode(c, &in); err != nil {
 		return err
 	}
-	err := a.Accounts.ChangePassword(c.Request().Context(), a.remote(c.Request()), caller(c).Principal(), in.Old, in.New)
+	err := a.Accounts.ChangePassword(c.Request().Context(), a.Remote(c.Request()), caller(c).Principal(), in.Old, in.New)
 	if err != nil {
 		return err
 	}

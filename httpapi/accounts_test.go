@@ -224,6 +224,16 @@ func TestNodeLogin(t *testing.T) {
 	})
 }
 
+// The address of a broker's own events is nobody else's.
+func TestServersNameIsNoNode(t *testing.T) {
+	e := start(t, dbtest.SQLite(t), func(o *account.Options, _ *httpapi.Deps) { o.Node = "n1" })
+	_, _, err := e.accounts.AddNode(t.Context(), "n1", "")
+	require.Equal(t, im.CodeConflict, im.CodeOf(err))
+	require.Equal(t, "id", im.AsError(err).Field)
+	_, _, err = e.accounts.AddNode(t.Context(), "n2", "")
+	require.NoError(t, err)
+}
+
 func TestMint(t *testing.T) {
 	onEach(t, func(t *testing.T, e *env) {
 		ctx := t.Context()

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -47,7 +49,7 @@ type Check struct {
 	Run  func(ctx context.Context) error
 }
 
-// Deps is what the service is made of; all but the last four are required.
+// Deps is what the service is made of; Endpoints and what follows it may be left out.
 type Deps struct {
 	Domain    string
 	Accounts  *account.Service
@@ -61,6 +63,9 @@ type Deps struct {
 	Ready          []Check        // beside the database, which is always checked
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	PayloadLimit   int            // of a message in bytes; im.DefaultPayloadLimit
+
+	HistoryReads    int           // requests for history that are served at a time; twice the processors
+	HistoryPatience time.Duration // how long others wait for their turn; 10 s
 }
 
 // API is the REST service, an http.Handler. Whoever makes it serves it.
@@ -68,6 +73,10 @@ type API struct {
 	Deps
 	echo   *echo.Echo
 	mounts map[string]http.Handler
+	reads  *readLimit
+
+	unreadyMu sync.Mutex
+	unready   map[string]bool // checks of /readyz that failed the last time
 }
 
 // New makes the service.
@@ -81,10 +90,17 @@ func New(d Deps) (*API, error) {
 	if d.PayloadLimit == 0 {
 		d.PayloadLimit = im.DefaultPayloadLimit
 	}
-	a := &API{Deps: d, echo: echo.New(), mounts: make(map[string]http.Handler)}
+	if d.HistoryReads == 0 {
+		d.HistoryReads = 2 * runtime.GOMAXPROCS(0)
+	}
+	if d.HistoryPatience == 0 {
+		d.HistoryPatience = requestTimeout / 2
+	}
+	a := &API{Deps: d, echo: echo.New(), mounts: make(map[string]http.Handler), unready: make(map[string]bool)}
+	a.reads = newReadLimit(d.HistoryReads, d.HistoryPatience)
 	a.echo.HideBanner, a.echo.HidePort = true, true
 	a.echo.HTTPErrorHandler = a.showError
-	a.echo.IPExtractor = func(r *http.Request) string { return a.remote(r).String() }
+	a.echo.IPExtractor = func(r *http.Request) string { return a.Remote(r).String() }
 	a.echo.Use(a.observe, middleware.RecoverWithConfig(middleware.RecoverConfig{
 		LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
 			a.Log.Error("a request handler panicked", "route", c.Path(), "request", requestID(c), "error", err, "stack", string(stack))
@@ -104,7 +120,7 @@ func crossOrigin() echo.MiddlewareFunc {
 		AllowHeaders: []string{
 			echo.HeaderAuthorization, echo.HeaderContentType, echo.HeaderXRequestID, "If-None-Match",
 		},
-		ExposeHeaders: []string{"ETag", echo.HeaderRetryAfter, echo.HeaderXRequestID, echo.HeaderLocation},
+		ExposeHeaders: []string{"ETag", echo.HeaderRetryAfter, echo.HeaderXRequestID, echo.HeaderLocation, headerMessageID},
 		MaxAge:        600,
 	})
 }

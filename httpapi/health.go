@@ -31,8 +31,10 @@ func (a *API) ready(c echo.Context) error {
 				failed += ", "
 			}
 			failed += check.Name
-			a.Log.Warn("not ready", "check", check.Name, "error", err)
+			a.noteReadiness(check.Name, err)
+			continue
 		}
+		a.noteReadiness(check.Name, nil)
 	}
 	if failed == "" {
 		return c.JSON(http.StatusOK, map[string]any{"status": "ready", "checks": results})
@@ -42,4 +44,19 @@ func (a *API) ready(c echo.Context) error {
 		"error":  errorBody{im.CodeUnavailable, "not ready: " + failed, ""},
 		"checks": results,
 	})
+}
+
+// noteReadiness logs when a check begins to fail and when it is well again: probes come every
+// few seconds, and an outage must not fill the log.
+func (a *API) noteReadiness(check string, err error) {
+	a.unreadyMu.Lock()
+	before := a.unready[check]
+	a.unready[check] = err != nil
+	a.unreadyMu.Unlock()
+	switch {
+	case err != nil && !before:
+		a.Log.Warn("not ready", "check", check, "error", err)
+	case err == nil && before:
+		a.Log.Info("ready again", "check", check)
+	}
 }

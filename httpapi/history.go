@@ -39,8 +39,8 @@ type History interface {
 const (
 	historyUsual = 50
 	historyMost  = 200
-	historyScan  = 4000   // messages looked at when filters hide most of them
-	findDepth    = 10_000 // messages searched for an id
+	historyScan  = 4000 // messages looked at when filters hide most of them
+	findDepth    = 1000 // messages of each side searched for an id
 )
 
 // historyRequest is a checked request.
@@ -54,11 +54,16 @@ type historyRequest struct {
 // of the request; because of the filters a page may have fewer items than asked for, even
 // none, and still a next.
 func (a *API) history(c echo.Context) error {
+	ctx := c.Request().Context()
+	release, err := a.reads.acquire(ctx, caller(c).Subject)
+	if err != nil {
+		return err
+	}
+	defer release()
 	h, err := a.historyRequest(c)
 	if err != nil {
 		return err
 	}
-	ctx := c.Request().Context()
 	if h.around > 0 {
 		return a.historyAround(ctx, c, h)
 	}

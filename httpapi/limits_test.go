@@ -99,12 +99,56 @@ func TestParallelGuesses(t *testing.T) {
 	require.EqualValues(t, 5, judged.Load())
 }
 
-func TestSuccessesAreNotLimited(t *testing.T) {
-	e := start(t, dbtest.SQLite(t), func(o *account.Options, _ *httpapi.Deps) { o.Logins = 2 })
+// All clients of a user may come at once. After that a login costs something, whoever makes it.
+func TestSuccessesAreLimited(t *testing.T) {
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixMilli())
+	e := start(t, dbtest.SQLite(t), func(o *account.Options, _ *httpapi.Deps) {
+		o.Logins = 2
+		o.Now = func() time.Time { return time.UnixMilli(clock.Load()) }
+	})
 	e.addUser("alice")
-	for range 50 {
-		require.Equal(t, 200, e.guess("192.0.2.1", "alice", password).status)
+	e.addUser("bob")
+	_, secret, err := e.accounts.AddNode(t.Context(), "sensor", "")
+	require.NoError(t, err)
+	var tok string
+	for name, pass := range map[string]string{"alice": password, "sensor": secret} {
+		for i := range 40 {
+			a := e.guess(fmt.Sprintf("192.0.2.%d", i), name, pass)
+			require.Equal(t, 200, a.status, "%s", a.body)
+			if name == "alice" {
+				tok, _ = a.json["token"].(string)
+			}
+		}
+		a := e.refused(429, "rate_limited", "POST", "/login", "", loginBody(name, pass, "c"))
+		require.Equal(t, "1", a.header.Get("Retry-After"))
 	}
+	e.must(200, "GET", "/clients", tok, "")
+	e.refused(429, "rate_limited", "POST", "/me/password", tok, `{"old":"`+password+`","new":"a new password"}`)
+	require.Equal(t, 200, e.guess("192.0.2.1", "bob", password).status, "others notice nothing")
+	require.Equal(t, 401, e.guess("192.0.2.1", "sensor", "guess guess").status)
+	clock.Add(1000)
+	require.Equal(t, 200, e.guess("192.0.2.1", "alice", password).status)
+	require.Equal(t, 200, e.guess("192.0.2.1", "sensor", secret).status)
+	require.Equal(t, 429, e.guess("192.0.2.1", "alice", password).status)
+}
+
+func TestParallelSuccesses(t *testing.T) {
+	e := start(t, dbtest.SQLite(t), func(o *account.Options, _ *httpapi.Deps) { o.Successes, o.Hashes = 3, 8 })
+	e.addUser("alice")
+	var good atomic.Int32
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range 20 {
+		wg.Go(func() {
+			if e.guess("192.0.2.66", "alice", password).status == 200 {
+				good.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	require.GreaterOrEqual(t, good.Load(), int32(3))
+	require.LessOrEqual(t, good.Load(), int32(4+time.Since(begin)/time.Second))
 }
 
 // Only a trusted peer may say who it speaks for, and only as far as each hop is trusted.

@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -15,6 +17,9 @@ type outcome struct {
 	receipt router.Receipt
 	err     error
 }
+
+// headerMessageID tells the id that was made for a message without one, whatever became of it.
+const headerMessageID = "X-Message-Id"
 
 // send publishes a message as the caller (wire.md section 3; the id may be left out). It
 // answers once the message is in the log.
@@ -34,20 +39,52 @@ func (a *API) send(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	made := ""
+	if draft.ID == "" {
+		// Made here and not further in, so that we know it also when no answer comes.
+		made = rand.Text()
+		if body, err = withID(body, made); err != nil {
+			return err
+		}
+		c.Response().Header().Set(headerMessageID, made)
+	}
 	ctx := c.Request().Context()
 	done := make(chan outcome, 1) // never blocks the router, also when nobody waits any more
 	a.Publisher.Publish(ctx, caller(c).Principal(),
-		router.Publish{To: to, Payload: body, QoS: 1, IDOptional: true},
+		router.Publish{To: to, Payload: body, QoS: 1},
 		func(r router.Receipt, err error) { done <- outcome{r, err} })
 	got, err := await(ctx, done)
 	if err != nil {
-		return err
+		return namingID(err, made)
 	}
 	return c.JSON(http.StatusAccepted, struct {
 		ID  string `json:"id"`
 		TS  int64  `json:"ts"`
 		Seq uint64 `json:"seq"`
 	}{got.ID, got.TS, got.Seq})
+}
+
+// withID gives a message that has no id this one.
+func withID(body []byte, id string) ([]byte, error) {
+	inside, ok := bytes.CutPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{"))
+	if !ok { // cannot be: it was parsed
+		return nil, im.Errorf(im.CodeMalformed, "", "the body is not a JSON object")
+	}
+	out := append([]byte(`{"id":"`+id+`",`), inside...)
+	if _, err := im.ParseMessage(out, false); err != nil {
+		return nil, im.Errorf(im.CodeInvalid, "id", "is empty: give one, or leave it out")
+	}
+	return out, nil
+}
+
+// namingID adds the id that we made to an error after which the message may be in the log
+// all the same: sent again with it, it is recognised.
+func namingID(err error, made string) error {
+	e := im.AsError(err)
+	if made == "" || e.Code != im.CodeUnavailable {
+		return err
+	}
+	return &im.Error{Code: e.Code, Field: e.Field, Message: e.Message + "; its id is " + made, Err: err}
 }
 
 func await(ctx context.Context, done <-chan outcome) (router.Receipt, error) {

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -9,7 +10,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/slimchat/slimchat/httpapi"
+	"github.com/slimchat/slimchat/httpapi/account"
+	"github.com/slimchat/slimchat/im"
 	"github.com/slimchat/slimchat/models/dbtest"
+	"github.com/slimchat/slimchat/router"
 )
 
 type item struct {
@@ -80,6 +85,38 @@ func TestSendAndHistory(t *testing.T) {
 		items, _ := e.page(alice, "with=user/alice")
 		require.Empty(t, items, "notes to oneself are another conversation")
 	})
+}
+
+// forgetful is a publisher whose answers get lost, though the messages do not.
+type forgetful struct{ httpapi.Publisher }
+
+func (f forgetful) Publish(ctx context.Context, sender im.Principal, p router.Publish, done router.Done) {
+	f.Publisher.Publish(ctx, sender, p, func(r router.Receipt, err error) {
+		if err == nil && r.Duplicate {
+			done(r, nil)
+			return
+		}
+		done(router.Receipt{}, im.Errorf(im.CodeUnavailable, "", "the log did not answer"))
+	})
+}
+
+// Who leaves the id to us can still send again without sending twice.
+func TestSendingAgainAfterNoAnswer(t *testing.T) {
+	e := start(t, dbtest.SQLite(t), func(_ *account.Options, d *httpapi.Deps) { d.Publisher = forgetful{d.Publisher} })
+	e.addUser("alice")
+	tok := e.login("alice", "phone")
+	body := ` {"to":"user/alice","type":"chat","content":{"type":"text","data":"x"}}`
+	a := e.refused(503, "unavailable", "POST", "/messages", tok, body)
+	id := a.header.Get("X-Message-Id")
+	require.NotEmpty(t, id)
+	require.Contains(t, string(a.body), id)
+	again := e.must(202, "POST", "/messages", tok, strings.Replace(body, "{", `{"id":"`+id+`",`, 1))
+	require.Equal(t, id, again.json["id"])
+	items, _ := e.page(tok, "with=user/alice")
+	require.Equal(t, id, ids(items))
+
+	_, field := e.refused(400, "invalid_field", "POST", "/messages", tok, strings.Replace(body, "{", `{"id":"",`, 1)).err()
+	require.Equal(t, "id", field)
 }
 
 func TestRefusedMessages(t *testing.T) {

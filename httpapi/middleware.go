@@ -91,9 +91,9 @@ func caller(c echo.Context) token.Claims {
 	return claims
 }
 
-// remote is the address that the request comes from: the socket's peer, or what a trusted
+// Remote is the address that the request comes from: the socket's peer, or what a trusted
 // proxy says that its peer was. It is the zero Addr when the peer has no address.
-func (a *API) remote(r *http.Request) netip.Addr {
+func (a *API) Remote(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr

@@ -1,8 +1,10 @@
 package httpapi_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -253,6 +255,27 @@ func TestHealth(t *testing.T) {
 		require.Equal(t, 503, e.call("HEAD", "/readyz", "", "").status)
 		e.must(200, "GET", "/healthz", "", "")
 	})
+}
+
+// Probes come all the time: an outage is two lines in the log.
+func TestOutageDoesNotFillTheLog(t *testing.T) {
+	var log bytes.Buffer
+	e := start(t, dbtest.SQLite(t), func(_ *account.Options, d *httpapi.Deps) { d.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 2 {
+		log.Reset()
+		e.broken = errors.New("disk on fire")
+		for range 5 {
+			e.must(503, "GET", "/readyz", "", "")
+		}
+		require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+		require.Contains(t, log.String(), "disk on fire")
+		e.broken = nil
+		for range 5 {
+			e.must(200, "GET", "/readyz", "", "")
+		}
+		require.Equal(t, 2, strings.Count(log.String(), "\n"), log.String())
+		require.Contains(t, log.String(), "ready again")
+	}
 }
 
 // Without the database, tokens are still checked, and everything else says why it fails.

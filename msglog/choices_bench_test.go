@@ -92,7 +92,7 @@ func BenchmarkConversationByInbox(b *testing.B) {
 	b.Run("whole-inbox", func(b *testing.B) {
 		for b.Loop() {
 			n := 0
-			_, err := e.log.walkBack(context.Background(), []string{im.SubjectFilter(alice)}, 0, e.log.Position(), 200, func(r rawEntry) bool {
+			_, err := e.log.walkBack(context.Background(), e.log.readers, []string{im.SubjectFilter(alice)}, 0, e.log.Position(), 200, func(r rawEntry) bool {
 				if entry, err := r.entry(); err == nil && entry.From.ID == "peer7" {
 					n++
 				}

@@ -268,11 +268,16 @@ func (p *readerPool) close() {
 
 // get borrows a reader for one call of its get.
 func (l *Log) get(ctx context.Context, stream string, reqs []getRequest, each func(i int, e rawEntry)) ([]getResult, error) {
-	r, err := l.readers.acquire(ctx)
+	return l.getBy(ctx, l.readers, stream, reqs, each)
+}
+
+// getBy is get with a reader of a certain pool.
+func (l *Log) getBy(ctx context.Context, pool *readerPool, stream string, reqs []getRequest, each func(i int, e rawEntry)) ([]getResult, error) {
+	r, err := pool.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer l.readers.release(r)
+	defer pool.release(r)
 	l.stats.reads.Add(uint64(len(reqs)))
 	return r.get(ctx, stream, reqs, each)
 }

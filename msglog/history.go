@@ -69,10 +69,10 @@ func (l *Log) History(ctx context.Context, q HistoryQuery) (entries []*im.Entry,
 	}
 	var ended bool
 	if q.After > 0 && q.Before == 0 {
-		ended, err = l.walkForward(ctx, q.subjects(), q.After, hi, visit)
+		ended, err = l.walkForward(ctx, l.historians, q.subjects(), q.After, hi, visit)
 		slices.Reverse(entries)
 	} else {
-		ended, err = l.walkBack(ctx, q.subjects(), q.After, hi, q.Limit, visit)
+		ended, err = l.walkBack(ctx, l.historians, q.subjects(), q.After, hi, q.Limit, visit)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -87,14 +87,19 @@ func (l *Log) History(ctx context.Context, q HistoryQuery) (entries []*im.Entry,
 // of what the sender wrote to an address (of the whole room, when it is one). It returns
 // nil when there is none.
 func (l *Log) Find(ctx context.Context, sender im.Address, id string, to im.Address, limit int) (*im.Entry, error) {
-	return l.FindUpTo(ctx, sender, id, to, math.MaxUint64, limit)
+	return l.find(ctx, l.historians, sender, id, to, math.MaxUint64, limit)
 }
 
-// FindUpTo is Find among the messages at and before a position.
+// FindUpTo is Find among the messages at and before a position. It does not wait for those
+// who read history.
 func (l *Log) FindUpTo(ctx context.Context, sender im.Address, id string, to im.Address, upTo uint64, limit int) (*im.Entry, error) {
+	return l.find(ctx, l.readers, sender, id, to, upTo, limit)
+}
+
+func (l *Log) find(ctx context.Context, pool *readerPool, sender im.Address, id string, to im.Address, upTo uint64, limit int) (*im.Entry, error) {
 	var found *im.Entry
 	n := 0
-	_, err := l.walkBack(ctx, []string{im.Subject(to, sender)}, 0, min(upTo, l.Position()), min(limit, 256), func(r rawEntry) bool {
+	_, err := l.walkBack(ctx, pool, []string{im.Subject(to, sender)}, 0, min(upTo, l.Position()), min(limit, 256), func(r rawEntry) bool {
 		n++
 		if e := l.decode(r); e != nil && !e.IsCopy() && e.ID == id && e.From == sender {
 			found = e
@@ -106,8 +111,8 @@ func (l *Log) FindUpTo(ctx context.Context, sender im.Address, id string, to im.
 
 // walkForward visits the entries of a few exact subjects in (lo, hi], oldest first, until
 // visit returns false. ended tells that it came to the end.
-func (l *Log) walkForward(ctx context.Context, subjects []string, lo, hi uint64, visit func(rawEntry) bool) (ended bool, err error) {
-	heads, err := l.heads(ctx, subjects, lo)
+func (l *Log) walkForward(ctx context.Context, pool *readerPool, subjects []string, lo, hi uint64, visit func(rawEntry) bool) (ended bool, err error) {
+	heads, err := l.heads(ctx, pool, subjects, lo)
 	for err == nil {
 		least := -1
 		for i, h := range heads {
@@ -123,7 +128,7 @@ func (l *Log) walkForward(ctx context.Context, subjects []string, lo, hi uint64,
 			return false, nil
 		}
 		var next []rawEntry
-		next, err = l.heads(ctx, subjects[least:least+1], h.seq)
+		next, err = l.heads(ctx, pool, subjects[least:least+1], h.seq)
 		if err == nil {
 			heads[least] = next[0]
 		}
@@ -134,13 +139,13 @@ func (l *Log) walkForward(ctx context.Context, subjects []string, lo, hi uint64,
 // heads returns the first entry after a position of each subject; seq is 0 where there is
 // none. It asks for single messages, because for a batch the server counts what is left,
 // which may take it through every later block of the log.
-func (l *Log) heads(ctx context.Context, subjects []string, after uint64) ([]rawEntry, error) {
+func (l *Log) heads(ctx context.Context, pool *readerPool, subjects []string, after uint64) ([]rawEntry, error) {
 	out := make([]rawEntry, len(subjects))
 	reqs := make([]getRequest, len(subjects))
 	for i, s := range subjects {
 		reqs[i] = getRequest{nextFor: s, seq: after + 1}
 	}
-	_, err := l.get(ctx, StreamName, reqs, func(i int, e rawEntry) { out[i] = e })
+	_, err := l.getBy(ctx, pool, StreamName, reqs, func(i int, e rawEntry) { out[i] = e })
 	return out, err
 }
 
@@ -148,9 +153,9 @@ func (l *Log) heads(ctx context.Context, subjects []string, after uint64) ([]raw
 // visit returns false. It reads windows forward, each before the last, which widen while
 // they hold little; page is how many entries the caller is likely to want. ended tells
 // that it came to the beginning.
-func (l *Log) walkBack(ctx context.Context, subjects []string, lo, hi uint64, page int, visit func(rawEntry) bool) (ended bool, err error) {
+func (l *Log) walkBack(ctx context.Context, pool *readerPool, subjects []string, lo, hi uint64, page int, visit func(rawEntry) bool) (ended bool, err error) {
 	if hi >= l.Position() {
-		if hi, err = l.lastOf(ctx, subjects, hi); err != nil {
+		if hi, err = l.lastOf(ctx, pool, subjects, hi); err != nil {
 			return false, err
 		}
 	}
@@ -161,7 +166,7 @@ func (l *Log) walkBack(ctx context.Context, subjects []string, lo, hi uint64, pa
 			from = hi - width
 		}
 		var found []rawEntry
-		full, err := l.walkForward(ctx, subjects, from, hi, func(r rawEntry) bool {
+		full, err := l.walkForward(ctx, pool, subjects, from, hi, func(r rawEntry) bool {
 			found = append(found, r)
 			return len(found) <= most
 		})
@@ -185,9 +190,9 @@ func (l *Log) walkBack(ctx context.Context, subjects []string, lo, hi uint64, pa
 }
 
 // lastOf returns the last position of any of the subjects, but at most hi.
-func (l *Log) lastOf(ctx context.Context, subjects []string, hi uint64) (uint64, error) {
+func (l *Log) lastOf(ctx context.Context, pool *readerPool, subjects []string, hi uint64) (uint64, error) {
 	last := uint64(0)
-	_, err := l.get(ctx, StreamName, []getRequest{{multiLast: subjects}}, func(_ int, e rawEntry) { last = max(last, e.seq) })
+	_, err := l.getBy(ctx, pool, StreamName, []getRequest{{multiLast: subjects}}, func(_ int, e rawEntry) { last = max(last, e.seq) })
 	if errors.Is(err, errTooMany) {
 		return hi, nil
 	}

@@ -1,6 +1,7 @@
 package msglog
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -134,4 +135,34 @@ func TestHalfWrittenPairIsCompletedAtOpen(t *testing.T) {
 	e.stop()
 	e = start(t, dir, nil)
 	require.EqualValues(t, 4, e.log.Position(), "nothing is completed twice")
+}
+
+// Whoever looks back waits for others who do, and the publish path for neither.
+func TestHistoryHasItsOwnReaders(t *testing.T) {
+	e := start(t, t.TempDir(), func(o *Options) { o.ReadConns, o.HistoryConns = 1, 1 })
+	e.appendAll([]im.Record{message(alice, bob, "m1", false)})
+	ctx := t.Context()
+	late, cancel := context.WithCancel(ctx)
+	cancel()
+
+	r, err := e.log.historians.acquire(ctx)
+	require.NoError(t, err)
+	_, _, err = e.log.History(late, HistoryQuery{Me: alice, With: bob})
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = e.log.Find(late, alice, "m1", bob, 10)
+	require.ErrorIs(t, err, context.Canceled)
+	found, err := e.log.FindUpTo(ctx, alice, "m1", bob, e.log.Position(), 10)
+	require.NoError(t, err)
+	require.NotNil(t, found)
+	e.log.historians.release(r)
+
+	r, err = e.log.readers.acquire(ctx)
+	require.NoError(t, err)
+	defer e.log.readers.release(r)
+	entries, _, err := e.log.History(ctx, HistoryQuery{Me: alice, With: bob})
+	require.NoError(t, err)
+	require.Equal(t, []string{"m1"}, ids(entries))
+	found, err = e.log.Find(ctx, alice, "m1", bob, 10)
+	require.NoError(t, err)
+	require.NotNil(t, found)
 }

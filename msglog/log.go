@@ -21,7 +21,10 @@ type Log struct {
 	nc      *nats.Conn // requests to the JetStream API, session records
 	js      jetstream.JetStream
 	readers *readerPool
-	syncer  Syncer
+	// historians read for people who look back, which may take long: whoever delivers or
+	// publishes does not wait behind them.
+	historians *readerPool
+	syncer     Syncer
 
 	queue   queue
 	commit  *committer
@@ -74,6 +77,7 @@ func (l *Log) open(ctx context.Context) error {
 		return err
 	}
 	l.readers = newReaderPool(l.opts.Server, l.opts.ReadConns)
+	l.historians = newReaderPool(l.opts.Server, l.opts.HistoryConns)
 	last, err := l.lastSeq(ctx)
 	if err != nil {
 		return err
@@ -175,8 +179,10 @@ func (l *Log) release() {
 	if l.commit != nil {
 		l.commit.nc.Close()
 	}
-	if l.readers != nil {
-		l.readers.close()
+	for _, pool := range []*readerPool{l.readers, l.historians} {
+		if pool != nil {
+			pool.close()
+		}
 	}
 	if l.nc != nil {
 		l.nc.Close()

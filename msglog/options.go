@@ -27,14 +27,15 @@ type Connector interface {
 
 // Defaults of Options.
 const (
-	DefaultMaxAge      = 30 * 24 * time.Hour
-	DefaultPerAddress  = 10_000
-	DefaultQueueMsgs   = 16_384
-	DefaultQueueBytes  = 64 << 20
-	DefaultMinFree     = 64 << 20
-	DefaultAckTimeout  = 2 * time.Second
-	DefaultReadConns   = 4
-	DefaultMaxMsgBytes = 1<<20 - 4096
+	DefaultMaxAge       = 30 * 24 * time.Hour
+	DefaultPerAddress   = 10_000
+	DefaultQueueMsgs    = 16_384
+	DefaultQueueBytes   = 64 << 20
+	DefaultMinFree      = 64 << 20
+	DefaultAckTimeout   = 2 * time.Second
+	DefaultReadConns    = 4
+	DefaultHistoryConns = 4
+	DefaultMaxMsgBytes  = 1<<20 - 4096
 )
 
 // Options configure a Log. Server and DataDir are required; zero values of the others
@@ -59,6 +60,8 @@ type Options struct {
 	// one. Without it such an error makes the log unwritable.
 	Revive    func() error
 	ReadConns int // connections for reading; also the limit of concurrent reads
+	// HistoryConns is the same for History and Find alone.
+	HistoryConns int
 
 	// OnCommitted, when set, is called after the last done callback of each group, on the
 	// same goroutine, so that callers can flush what the callbacks produced. It must not
@@ -101,6 +104,7 @@ func (o *Options) complete() error {
 	setDefault(&o.MinFree, DefaultMinFree)
 	setDefault(&o.AckTimeout, DefaultAckTimeout)
 	setDefault(&o.ReadConns, DefaultReadConns)
+	setDefault(&o.HistoryConns, DefaultHistoryConns)
 	if o.Replicas != 1 {
 		// The committer counts on being the only writer, and the durable position on hearing
 		// of every write.

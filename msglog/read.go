@@ -94,7 +94,7 @@ func (l *Log) readHeads(ctx context.Context, addrs []im.Address, upTo uint64, p 
 	for i, a := range addrs {
 		filters[i] = im.SubjectFilter(a)
 	}
-	ended, err := l.walkForward(ctx, filters, p.next, upTo, p.add)
+	ended, err := l.walkForward(ctx, l.readers, filters, p.next, upTo, p.add)
 	if ended && err == nil {
 		p.next = upTo
 	}

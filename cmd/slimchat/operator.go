@@ -42,6 +42,7 @@ func withAccounts(cmd *cobra.Command, do func(ctx context.Context, accounts *acc
 	defer authority.Close()
 	return plain(do(ctx, account.New(account.Options{
 		Store: store, Tokens: authority, Log: log, TTL: cfg.Token.TTL.Std(), ClientsPerUser: cfg.Limits.ClientsPerUser,
+		Node: cfg.Node.Name,
 	}), cfg))
 }
 

@@ -88,6 +88,18 @@ func (b *buckets[K]) take(key K, now time.Time) (wait time.Duration) {
 	return wait
 }
 
+// peek tells how long until there is a token, without taking it. It remembers nothing of a
+// key that it has not met, so that made-up names push nobody out.
+func (b *buckets[K]) peek(key K, now time.Time) (wait time.Duration) {
+	b.mu.Lock()
+	_, met := b.byKey[key]
+	b.mu.Unlock()
+	if met {
+		b.with(key, now, func(k *bucket[K]) { wait = max(0, time.Duration((1-k.tokens)*float64(b.every))) })
+	}
+	return wait
+}
+
 // give returns a token.
 func (b *buckets[K]) give(key K, now time.Time) {
 	b.with(key, now, func(k *bucket[K]) { k.tokens = min(b.burst, k.tokens+1) })
@@ -99,24 +111,45 @@ type pair struct {
 	from netip.Addr
 }
 
-// guard limits failed logins. What somebody tries from one address slows that address down
+// guard limits logins. Failures first: what somebody tries from one address slows that address down
 // for that account, never the account for others. Against guessing from many addresses the
 // account as a whole has a generous limit, which does not hold for addresses from which a
 // login has succeeded before, nor for clients that have a token.
+//
+// Successes have a limit for each account as well, since each costs a hash, a row and a
+// revocation that every process hears of. Only those who have the password can use it up.
 type guard struct {
 	now      func() time.Time
 	pairs    *buckets[pair]
 	address  *buckets[netip.Addr]
 	accounts *buckets[string]
+	entered  *buckets[im.Address] // successes of a user or node
 }
 
-func newGuard(logins int, now func() time.Time) *guard {
+func newGuard(logins, successes int, now func() time.Time) *guard {
 	return &guard{
 		now:      now,
 		pairs:    newBuckets[pair](logins, 10*time.Second),
 		address:  newBuckets[netip.Addr](10*logins, time.Second),
 		accounts: newBuckets[string](20*logins, 3*time.Second),
+		entered:  newBuckets[im.Address](successes, time.Second),
 	}
+}
+
+// mayEnter tells whether the owner has a success left, before anything dear is done for it.
+func (g *guard) mayEnter(owner im.Address) error {
+	if wait := g.entered.peek(owner, g.now()); wait > 0 {
+		return tooMany(wait)
+	}
+	return nil
+}
+
+// enter counts a success.
+func (g *guard) enter(owner im.Address) error {
+	if wait := g.entered.take(owner, g.now()); wait > 0 {
+		return tooMany(wait)
+	}
+	return nil
 }
 
 // attempt is a login under way.

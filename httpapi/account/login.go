@@ -85,7 +85,7 @@ func checkDevice(d Device) error {
 }
 
 // nodeLogin returns the node if name and secret are those of one, nil if not. A secret is
-// random and long: guessing needs no limit, and a plain hash is enough. Nodes go first, so
+// random and long: guessing needs no limit, and a plain hash is enough; successes have one. Nodes go first, so
 // that nobody can register a user of the same name and shut a node out.
 func (s *Service) nodeLogin(ctx context.Context, name, secret string) (*models.Node, error) {
 	n, err := s.Store.Node(ctx, name)
@@ -99,12 +99,15 @@ func (s *Service) nodeLogin(ctx context.Context, name, secret string) (*models.N
 	if subtle.ConstantTimeCompare(given[:], n.Secret) != 1 {
 		return nil, nil
 	}
-	return &n, nil
+	return &n, s.guard.enter(im.Node(n.ID))
 }
 
-// checkLogin judges a password, within the limits on failed logins. It takes as long for a
-// user that does not exist.
+// checkLogin judges a password, within the limits on logins. It takes as long for a user
+// that does not exist.
 func (s *Service) checkLogin(ctx context.Context, remote netip.Addr, uid, password string) (models.User, error) {
+	if err := s.guard.mayEnter(im.User(uid)); err != nil {
+		return models.User{}, err
+	}
 	u, err := s.Store.User(ctx, uid)
 	if err != nil && !errors.Is(err, models.ErrNotFound) {
 		return models.User{}, shown(err, nil)
@@ -128,6 +131,9 @@ func (s *Service) checkLogin(ctx context.Context, remote netip.Addr, uid, passwo
 		return models.User{}, ErrCredentials
 	}
 	tried.succeed()
+	if err := s.guard.enter(im.User(uid)); err != nil {
+		return models.User{}, err
+	}
 	if stale {
 		s.rehash(ctx, u, password)
 	}
@@ -290,10 +296,15 @@ func (s *Service) Mint(ctx context.Context, owner im.Address, d Device, ttl time
 	return s.signIn(ctx, session, d, ttl)
 }
 
-// AddNode registers a node and returns its secret, which cannot be shown again.
+// AddNode registers a node and returns its secret, which cannot be shown again. The server's
+// own node name (Options.Node) is not given out: its address is where the broker's events
+// come from.
 func (s *Service) AddNode(ctx context.Context, id, nick string) (models.Node, string, error) {
 	if err := im.CheckID(id); err != nil {
 		return models.Node{}, "", im.Errorf(im.CodeInvalid, "id", "%s", im.AsError(err).Message)
+	}
+	if id == s.Node {
+		return models.Node{}, "", im.Errorf(im.CodeConflict, "id", "%q is the name of this server, which its own events are from", id)
 	}
 	if err := checkText("nick", nick, MaxNick); err != nil {
 		return models.Node{}, "", err

@@ -133,7 +133,7 @@ func TestBucketsRefill(t *testing.T) {
 }
 
 func TestAttemptsThatWereNotJudgedDoNotCount(t *testing.T) {
-	g := newGuard(1, func() time.Time { return time.Unix(0, 0) })
+	g := newGuard(1, 20, func() time.Time { return time.Unix(0, 0) })
 	from := netip.MustParseAddr("192.0.2.1")
 	for range 100 {
 		a, err := g.begin("alice", from)
@@ -149,7 +149,7 @@ func TestAttemptsThatWereNotJudgedDoNotCount(t *testing.T) {
 }
 
 func TestGuardUnderConcurrency(t *testing.T) {
-	g := newGuard(10, time.Now)
+	g := newGuard(10, 20, time.Now)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {

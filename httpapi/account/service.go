@@ -49,9 +49,11 @@ type Options struct {
 	Tokens         *token.Authority
 	Log            *slog.Logger
 	Sessions       Sessions      // optional: it is not known who is online
+	Node           string        // the server's own node name, which no registered node may have
 	TTL            time.Duration // of tokens; token.DefaultTTL
 	ClientsPerUser int           // 20
 	Logins         int           // failed logins at once of one account from one address; 10
+	Successes      int           // good logins at once of one account, then one a second; twice ClientsPerUser, 20 or more
 	Registrations  int           // accounts an hour from one address; 1,000
 	Closed         bool          // nobody registers an account; CreateUser still works
 	Hash           HashParams    // DefaultHash
@@ -87,6 +89,9 @@ func New(o Options) *Service {
 	if o.Logins == 0 {
 		o.Logins = 10
 	}
+	if o.Successes == 0 {
+		o.Successes = max(20, 2*o.ClientsPerUser) // all its clients at once, and once more
+	}
 	if o.Registrations == 0 {
 		o.Registrations = 1000
 	}
@@ -94,7 +99,7 @@ func New(o Options) *Service {
 		o.Now = time.Now
 	}
 	return &Service{
-		Options: o, hasher: newHasher(o.Hash, o.Hashes), guard: newGuard(o.Logins, o.Now),
+		Options: o, hasher: newHasher(o.Hash, o.Hashes), guard: newGuard(o.Logins, o.Successes, o.Now),
 		registrations: newBuckets[netip.Addr](o.Registrations, time.Hour/time.Duration(o.Registrations)),
 	}
 }

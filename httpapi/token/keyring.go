@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,20 +45,21 @@ type keyring struct {
 	prune func(time.Time)
 
 	set     atomic.Pointer[keyset]
-	lookup  chan struct{} // holds one token: the right to ask the store for an unknown key
-	asked   time.Time     // guarded by lookup: when it was asked last
-	failed  bool          // guarded by lookup: and could not be
 	refresh chan struct{}
 	stop    context.CancelFunc
 	done    chan struct{}
+
+	mu      sync.Mutex // guards what follows: the look-ups of unknown keys
+	looking bool       // one is under way
+	asked   time.Time  // when the last one ended
+	failed  bool       // and that the store did not answer it
 }
 
 func newKeyring(ctx context.Context, o Options, prune func(time.Time)) (*keyring, error) {
 	r := &keyring{
 		store: o.Keys, log: o.Log, now: o.Now, prune: prune,
-		lookup: make(chan struct{}, 1), refresh: make(chan struct{}, 1), done: make(chan struct{}),
+		refresh: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	r.lookup <- struct{}{}
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
@@ -181,7 +183,9 @@ func (r *keyring) signing(now time.Time) *key {
 }
 
 // public returns the key that the token names. An unknown one is looked up at most once a
-// second, so that made-up names cost the database nothing.
+// second, so that made-up names cost the database nothing; and one caller at a time waits for
+// it, so that they hold up nobody when the database does not answer. The others hear
+// ErrUnavailable meanwhile, and may try again.
 func (r *keyring) public(ctx context.Context, id string) (ed25519.PublicKey, error) {
 	if k, ok := r.find(id); ok {
 		return k, nil
@@ -189,27 +193,44 @@ func (r *keyring) public(ctx context.Context, id string) (ed25519.PublicKey, err
 	if id == "" || len(id) > 64 {
 		return nil, ErrTokenInvalid
 	}
-	select {
-	case <-r.lookup:
-	case <-ctx.Done():
-		return nil, ErrUnavailable
+	if err := r.beginLookup(); err != nil {
+		if k, ok := r.find(id); ok { // the one that has just ended brought it
+			return k, nil
+		}
+		return nil, err
 	}
-	defer func() { r.lookup <- struct{}{} }()
+	err := r.load(context.WithoutCancel(ctx)) // the answer is for others as well
+	r.endLookup(err)
+	r.report(ctx, err)
 	if k, ok := r.find(id); ok {
 		return k, nil
 	}
-	if now := r.now(); now.Sub(r.asked) >= refreshPause {
-		err := r.load(context.WithoutCancel(ctx)) // the answer is for others as well
-		r.asked, r.failed = now, err != nil
-		r.report(ctx, err)
-	}
-	if k, ok := r.find(id); ok {
-		return k, nil
-	}
-	if r.failed {
+	if err != nil {
 		return nil, ErrUnavailable
 	}
 	return nil, ErrTokenInvalid
+}
+
+// beginLookup gives the right to ask the store, or the answer for those who may not now.
+func (r *keyring) beginLookup() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.looking:
+		return ErrUnavailable
+	case r.now().Sub(r.asked) >= refreshPause:
+		r.looking = true
+		return nil
+	case r.failed:
+		return ErrUnavailable
+	}
+	return ErrTokenInvalid
+}
+
+func (r *keyring) endLookup(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.looking, r.asked, r.failed = false, r.now(), err != nil
 }
 
 func (r *keyring) find(id string) (ed25519.PublicKey, bool) {

@@ -269,6 +269,66 @@ func TestUnknownKeysCostTheDatabaseNothing(t *testing.T) {
 	require.NoError(t, err, "known keys need no database")
 }
 
+// hangingKeys are those of a database that does not answer until it is told to.
+type hangingKeys struct {
+	Keys
+	hang    atomic.Bool
+	entered chan struct{}
+	let     chan error
+}
+
+func (h *hangingKeys) SigningKeys(ctx context.Context) ([]models.SigningKey, error) {
+	if h.hang.Load() {
+		h.entered <- struct{}{}
+		if err := <-h.let; err != nil {
+			return nil, err
+		}
+	}
+	return h.Keys.SigningKeys(ctx)
+}
+
+// While the database hangs, one waits for an unknown key and all others are told at once.
+func TestUnknownKeysHoldUpNobody(t *testing.T) {
+	c := newClock()
+	keys := &hangingKeys{Keys: store(t, dbtest.SQLite(t)), entered: make(chan struct{}, 10), let: make(chan error)}
+	a := authority(t, "a.example", keys, c)
+	raw := sign(t, authority(t, "a.example", store(t, dbtest.SQLite(t)), c), alice(c))
+	keys.hang.Store(true)
+	first := make(chan error, 1)
+	look := func() {
+		_, err := a.Verify(context.Background(), raw)
+		first <- err
+	}
+	go look()
+	<-keys.entered
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for range 100 {
+		_, err := a.Verify(ctx, raw)
+		require.ErrorIs(t, err, ErrUnavailable)
+	}
+	require.NoError(t, ctx.Err(), "nobody has waited")
+	require.Empty(t, keys.entered)
+	_, err := a.Verify(ctx, sign(t, a, alice(c)))
+	require.NoError(t, err, "known keys are none of this")
+
+	c.advance(5 * refreshPause) // the database takes its time, and fails
+	keys.let <- errors.New("no database")
+	require.ErrorIs(t, <-first, ErrUnavailable)
+	_, err = a.Verify(ctx, raw)
+	require.ErrorIs(t, err, ErrUnavailable, "it failed just now")
+	require.Empty(t, keys.entered)
+
+	c.advance(refreshPause)
+	go look()
+	<-keys.entered
+	keys.let <- nil
+	require.ErrorIs(t, <-first, ErrTokenInvalid)
+	_, err = a.Verify(ctx, raw)
+	require.ErrorIs(t, err, ErrTokenInvalid, "it was answered just now")
+	require.Empty(t, keys.entered)
+}
+
 func TestRevocationsAreForgottenWhenTheTokenEnds(t *testing.T) {
 	c := newClock()
 	a := authority(t, "a.example", store(t, dbtest.SQLite(t)), c)
