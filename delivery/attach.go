@@ -111,7 +111,7 @@ func (e *Engine) currentRecord(ctx context.Context, key im.SessionKey, why Close
 	if data == nil {
 		return record{}, false, nil
 	}
-	rec, err = decodeRecord(data)
+	rec, err = e.decodeRecord(data)
 	return rec, err == nil, err
 }
 
@@ -169,8 +169,7 @@ func (e *Engine) newSession(o AttachOptions) *Session {
 // restore takes up a record; it tells whether subscriptions came with it.
 func (s *Session) restore(rec *record, clean bool, domain string) (present bool) {
 	for _, l := range s.lanes {
-		// A log that lost its end (durability: process, power cut) may stop before it.
-		l.parked = min(rec.position(l.addr), s.engine.tail.start.Load())
+		l.parked = rec.position(l.addr)
 		l.resumes = rec.resumes(l.addr)
 	}
 	s.resume = resumed{handed: rec.Handed, ids: make(map[uint64]uint16, len(rec.InFlight)), dup: !clean}
@@ -220,7 +219,7 @@ func (e *Engine) firstPosition(ctx context.Context, key im.SessionKey) (uint64, 
 	e.mu.Unlock()
 	var start uint64
 	for _, data := range stored {
-		rec, err := decodeRecord(data)
+		rec, err := e.decodeRecord(data)
 		if err != nil {
 			return 0, err
 		}

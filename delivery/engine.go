@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -64,6 +65,8 @@ type Engine struct {
 	pump    *pump
 	flusher flusher
 
+	epoch   string // of this engine, in the records that it writes
+	begun   uint64 // where the log ended when it started
 	seed    maphash.Seed
 	stripes [attachStripes]chan struct{} // serialise Attach for one client
 	opening chan struct{}                // admission
@@ -101,6 +104,7 @@ func New(o Options) *Engine {
 // works until Stop.
 func (e *Engine) Start(ctx context.Context) error {
 	end := e.opts.Log.Position()
+	e.epoch, e.begun = rand.Text()[:8], end
 	after, err := e.opts.Log.PositionAt(ctx, time.Now().Add(-e.opts.DedupeAge))
 	if err != nil {
 		return fmt.Errorf("find the start of the dedupe window: %w", err)

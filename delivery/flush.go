@@ -217,7 +217,7 @@ func remark(sessions []*Session) {
 
 // recordLocked is the session's durable state as it is now.
 func (s *Session) recordLocked() record {
-	r := record{Expiry: s.expiry}
+	r := record{Expiry: s.expiry, Epoch: s.engine.epoch}
 	var main *track
 	for _, t := range s.tracks {
 		if main == nil || !main.live && (t.live || len(t.lanes) > len(main.lanes)) {

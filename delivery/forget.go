@@ -37,7 +37,7 @@ func (e *Engine) Forget(ctx context.Context, key im.SessionKey, gone func(contex
 	if err != nil {
 		return err
 	}
-	data, err := (&record{Cursor: max(before.Cursor, rec.position(key.Owner))}).encode()
+	data, err := (&record{Cursor: max(before.Cursor, rec.position(key.Owner)), Epoch: e.epoch}).encode()
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func (m *memLog) stored(t *testing.T, client string) (rec record, exists bool) {
 	if data == nil {
 		return record{}, false
 	}
-	rec, err = decodeRecord(data)
+	rec, err = new(Engine).decodeRecord(data)
 	require.NoError(t, err)
 	return rec, true
 }
@@ -112,4 +112,28 @@ func TestPersistIsShared(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestPositionsThatTheLogLostAreGivenAnew: with durability process a power cut may take
+// the end of the log. What then gets the positions that a client has seen is new to it.
+func TestPositionsThatTheLogLostAreGivenAnew(t *testing.T) {
+	e, m := startEngine(t, Options{})
+	s, r, _ := attach(t, e, "alice", "c1", AttachOptions{Expiry: NeverExpires})
+	s.Subscribe(t.Context(), []Subscription{filter(t, "$IM/#")})
+	send(m, im.User("alice"), 30)
+	for _, p := range r.wait(t, 30)[:20] {
+		s.Ack(p.PacketID)
+	}
+	stopAll(t, e)
+
+	m.entries = m.entries[:10]
+	e, _ = startEngine(t, Options{Log: m})
+	defer stopAll(t, e)
+	send(m, im.User("alice"), 25) // takes 11 to 35
+	require.NoError(t, e.Wait(t.Context(), 35))
+	s, r, _ = attach(t, e, "alice", "c1", AttachOptions{Expiry: NeverExpires})
+	s.Subscribe(t.Context(), []Subscription{filter(t, "$IM/#")})
+	for i, p := range r.wait(t, 25) {
+		require.EqualValues(t, 11+i, p.Entry.Seq)
+	}
 }

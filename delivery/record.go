@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/slimchat/slimchat/im"
@@ -28,6 +29,7 @@ type record struct {
 
 	Subs   []subRecord `json:"s,omitempty"`
 	Expiry uint32      `json:"x,omitempty"` // seconds that Subs outlive the connection
+	Epoch  string      `json:"e,omitempty"` // of the engine that wrote it
 	Gone   int64       `json:"g,omitempty"` // Unix seconds of the disconnect; 0 while connected
 }
 
@@ -50,10 +52,13 @@ func (r *record) encode() ([]byte, error) {
 	return b, nil
 }
 
-func decodeRecord(b []byte) (record, error) {
+func (e *Engine) decodeRecord(b []byte) (record, error) {
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
 		return record{}, fmt.Errorf("decode session record: %w", err)
+	}
+	if r.Epoch != e.epoch {
+		r.clamp(e.begun)
 	}
 	return r, nil
 }
@@ -67,6 +72,16 @@ func (r *record) expired(now time.Time) bool {
 		return false
 	}
 	return now.Unix() >= r.Gone+int64(r.Expiry)
+}
+
+// clamp takes back positions after end, where the log ended when this process began. A
+// log that lost its end with the power (durability: process) gives those positions anew.
+func (r *record) clamp(end uint64) {
+	r.Cursor, r.Handed = min(r.Cursor, end), min(r.Handed, end)
+	for a, pos := range r.Lagging {
+		r.Lagging[a] = min(pos, end)
+	}
+	r.InFlight = slices.DeleteFunc(r.InFlight, func(f inFlightRecord) bool { return f.Seq > end })
 }
 
 // resumes tells whether Handed and InFlight speak of address.
