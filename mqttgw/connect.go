@@ -11,6 +11,10 @@ import (
 	"github.com/slimchat/slimchat/mqttgw/packet"
 )
 
+// suspects is how many publishes after a session was resumed may repeat earlier ones
+// without saying so. Each costs a look into the log, so they are few.
+const suspects = 4
+
 // connect reads CONNECT and answers it. It tells whether the device is connected.
 func (c *conn) connect() bool {
 	frame := c.firstPacket()
@@ -219,7 +223,7 @@ func (c *conn) attach(p *packet.Connect) *refusal {
 	ack := packet.AppendConnack(nil, c.version, c.connack(p, present && !p.CleanStart))
 	c.lastSeen.Store(int64(c.g.now()))
 	if present {
-		c.suspect = c.g.opt.Limits.Inflight
+		c.suspect = suspects
 	}
 	c.mu.Lock()
 	c.session, c.expiry = session, o.Expiry
