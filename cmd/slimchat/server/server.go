@@ -253,7 +253,7 @@ func (s *server) startHTTP(context.Context) error {
 	api, err := httpapi.New(httpapi.Deps{
 		Domain: s.cfg.Domain, Tokens: s.authority, Publisher: s.router, History: history{s.messages}, Log: s.log.With("part", "http"),
 		Accounts: account.New(account.Options{
-			Store: s.store, Tokens: s.authority, Log: s.log.With("part", "accounts"), Sessions: online{s.engine},
+			Store: s.store, Tokens: s.authority, Log: s.log.With("part", "accounts"), Sessions: online{s.engine}, Node: s.cfg.Node.Name,
 			TTL: s.cfg.Token.TTL.Std(), ClientsPerUser: s.cfg.Limits.ClientsPerUser, Closed: s.cfg.Registration == config.RegistrationClosed,
 			Logins: s.cfg.Limits.Logins, Registrations: s.cfg.Limits.Registrations,
 		}),
@@ -274,6 +274,9 @@ func (s *server) startHTTP(context.Context) error {
 		return err
 	}
 	s.addresses.HTTP = l.Addr().String()
+	l = httpapi.LimitListener(l, httpapi.ConnLimits{
+		Total: s.cfg.Limits.Connections, PerAddress: s.cfg.Limits.ConnectionsPerAddress, Exempt: s.cfg.TrustedProxies(),
+	})
 	s.serve("http", http.ErrServerClosed, func() error {
 		if h.TLSConfig != nil {
 			return h.ServeTLS(l, "", "")
