@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -101,60 +99,6 @@ func pump(conn *client.Conn, n int, next func(i int) (topic, payload string)) er
 	return nil
 }
 
-// errEnough ends a drain.
-var errEnough = errors.New("enough")
-
-// drain reads deliveries and hands each to take until that returns errEnough. It acknowledges every one of them after take has
-// had it, many in one write.
-func drain(conn *client.Conn, early [][]byte, take func(p *packet.Publish) error) error {
-	var (
-		p   packet.Publish
-		out []byte
-	)
-	one := func(frame []byte) error {
-		switch packet.TypeOf(frame[0]) {
-		case packet.PUBLISH:
-		case packet.DISCONNECT:
-			return client.Disconnected(conn.Version, frame)
-		default:
-			return nil
-		}
-		if err := p.Decode(conn.Version, frame); err != nil {
-			return err
-		}
-		err := take(&p)
-		if p.QoS == 1 && (err == nil || errors.Is(err, errEnough)) {
-			out = packet.AppendAck(out, conn.Version, &packet.Ack{Type: packet.PUBACK, PacketID: p.PacketID})
-		}
-		return err
-	}
-	flush := func() error {
-		_, err := conn.Write(out)
-		out = out[:0]
-		return err
-	}
-	for {
-		var frame []byte
-		var err error
-		if len(early) > 0 {
-			frame, early = early[0], early[1:]
-		} else if frame, err = conn.Reader.Next(); err != nil {
-			return err
-		}
-		if err := one(frame); err != nil {
-			if errors.Is(err, errEnough) {
-				return flush()
-			}
-			return err
-		}
-		if len(out) > 0 && len(early) == 0 && !conn.Reader.Buffered() {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
 // subscribeLight subscribes at a QoS and returns what was delivered before SUBACK.
 func subscribeLight(conn *client.Conn, filter string, qos byte) (early [][]byte, err error) {
 	err = conn.Subscribe(filter, qos, func(frame []byte) error {
@@ -191,6 +135,3 @@ func seqOf(p *packet.Publish) (seq uint64) {
 	}
 	return seq
 }
-
-// swallow reads a connection to its end and forgets what comes.
-func swallow(conn *client.Conn) { _, _ = io.Copy(io.Discard, conn) }

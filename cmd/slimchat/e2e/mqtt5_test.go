@@ -46,7 +46,7 @@ func TestMQTT5(t *testing.T) {
 func connackSaysWhatThereIs(s *server, alice, _ login) {
 	d, _ := dialPaho5(s, dialing{login: alice, Clean: true}, func(c *paho.Connect) { c.KeepAlive = 0 })
 	defer d.drop()
-	p := d.(*paho5).ack.Properties //nolint:errcheck // it is what dialPaho5 returns
+	p := d.(*paho5).ack.Properties
 	require.EqualValues(s.t, 100, *p.ReceiveMaximum)
 	require.NotNil(s.t, p.TopicAliasMaximum)
 	require.Greater(s.t, *p.MaximumPacketSize, uint32(64<<10))
@@ -110,7 +110,7 @@ func sessionExpiry(s *server, alice, _ login) {
 	require.False(s.t, ack.Present)
 	again.disconnect()
 
-	p := paho5Maker.online(s, dialing{login: alice, Clean: true, Expiry: 3600}).(*paho5) //nolint:errcheck // it is one
+	p := paho5Maker.online(s, dialing{login: alice, Clean: true, Expiry: 3600}).(*paho5)
 	require.NoError(s.t, p.client.Disconnect(&paho.Disconnect{Properties: &paho.DisconnectProperties{SessionExpiryInterval: paho.Uint32(0)}}))
 	s.noticesGoing(alice)
 	_, ack = paho5Maker.reconnect(s, dialing{login: alice})
@@ -122,7 +122,7 @@ func propertiesTravelAlong(s *server, alice, bob login) {
 	got := make(chan *paho.Publish, 8)
 	b, _ := connectPaho5(s, dialing{login: bob, Clean: true})
 	defer b.disconnect()
-	b.(*paho5).client.AddOnPublishReceived(func(r paho.PublishReceived) (bool, error) { //nolint:errcheck // it is one
+	b.(*paho5).client.AddOnPublishReceived(func(r paho.PublishReceived) (bool, error) {
 		got <- r.Packet
 		return true, nil
 	})
@@ -178,7 +178,7 @@ func messageExpiry(s *server, alice, bob login) {
 	}
 	eventually(s.t, func() bool { return len(s.history(bob, "with", alice.address()).Items) == 1 }, "the brief message must go from the history")
 	d, _ := connectPaho5(s, dialing{login: bob, Clean: true})
-	b := d.(*paho5) //nolint:errcheck // it is one
+	b := d.(*paho5)
 	left := make(chan *uint32, 8)
 	b.client.AddOnPublishReceived(func(r paho.PublishReceived) (bool, error) {
 		left <- r.Packet.Properties.MessageExpiry

@@ -88,7 +88,7 @@ func TestMQTTOverTLS(t *testing.T) {
 	b.publish(1, alice.inbox(), chat("answer"))
 	a.got().take("answer")
 
-	_, err := tls.Dial("tcp", s.addr.MQTTS, &tls.Config{RootCAs: s.roots, MaxVersion: tls.VersionTLS11}) //nolint:gosec // to see it refused
+	_, err := tls.Dial("tcp", s.addr.MQTTS, &tls.Config{RootCAs: s.roots, MaxVersion: tls.VersionTLS11}) // to see it refused
 	require.Error(t, err, "TLS 1.1 is out of date")
 
 	// One who does not speak TLS is let go, and nobody else is disturbed.
