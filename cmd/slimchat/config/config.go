@@ -86,8 +86,8 @@ type Limits struct {
 	PublishBurst          int  `koanf:"publish_burst" doc:"Messages that one client may publish at once before publish_rate applies."`
 	ClientsPerUser        int  `koanf:"clients_per_user" doc:"Clients that one user may be logged in with."`
 	Inflight              int  `koanf:"inflight" doc:"Messages under way to one client that it has not acknowledged yet."`
-	Connections           int  `koanf:"connections" doc:"Connections of devices to this process."`
-	ConnectionsPerAddress int  `koanf:"connections_per_address" doc:"Connections of devices from one network address; this machine itself is exempt."`
+	Connections           int  `koanf:"connections" doc:"Connections to this process, of devices and over HTTP each."`
+	ConnectionsPerAddress int  `koanf:"connections_per_address" doc:"Connections from one network address, of devices and over HTTP each; this machine itself is exempt."`
 	Logins                int  `koanf:"logins" doc:"Failed logins in a row of one account from one network address before it has to wait."`
 	Registrations         int  `koanf:"registrations" doc:"Accounts that one network address may register an hour."`
 }
