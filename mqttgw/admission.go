@@ -7,14 +7,19 @@ import (
 	"github.com/slimchat/slimchat/im"
 )
 
-// remoteAddr takes the address out of "host:port"; the zero Addr when there is none. Of
-// IPv6 it keeps the network, for one device may have all addresses of its /64.
-func remoteAddr(hostport string) netip.Addr {
+// addrOf takes the address out of "host:port"; the zero Addr when there is none.
+func addrOf(hostport string) netip.Addr {
 	ap, err := netip.ParseAddrPort(hostport)
 	if err != nil {
 		return netip.Addr{}
 	}
-	addr := ap.Addr().Unmap().WithZone("")
+	return ap.Addr()
+}
+
+// countedAs is what an address is counted as: of IPv6 the network, for one device may have
+// all addresses of its /64.
+func countedAs(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
 	if addr.Is6() && !addr.IsLoopback() {
 		if network, err := addr.Prefix(64); err == nil {
 			return network.Addr()

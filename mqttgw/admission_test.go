@@ -14,15 +14,15 @@ func TestRemoteAddr(t *testing.T) {
 		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::",
 		"[::1]:5":               "::1",
 	} {
-		require.Equal(t, netip.MustParseAddr(want), remoteAddr(hostport), hostport)
+		require.Equal(t, netip.MustParseAddr(want), countedAs(addrOf(hostport)), hostport)
 	}
-	require.False(t, remoteAddr("@").IsValid())
+	require.False(t, countedAs(addrOf("@")).IsValid())
 }
 
 func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 	g := &Gateway{conns: map[*conn]struct{}{}, byAddr: map[netip.Addr]int{}}
 	g.opt.Limits = Limits{Connections: 100, PerAddress: 3, Handshakes: 2}
-	from := func(hostport string) *conn { return &conn{g: g, remote: remoteAddr(hostport)} }
+	from := func(hostport string) *conn { return &conn{g: g, remote: countedAs(addrOf(hostport))} }
 	first := from("192.0.2.1:1")
 	require.True(t, g.admit(first))
 	require.True(t, g.admit(from("192.0.2.1:2")))

@@ -56,7 +56,7 @@ type conn struct {
 	shut      bool // what was to be written is written
 	finished  bool
 	cause     endCause
-	renewed   time.Duration // when the write deadline was set last
+	renewed   time.Duration // of the writer: when the write deadline was set last
 }
 
 var errEnding = errors.New("mqttgw: the connection is ending")

@@ -39,7 +39,9 @@ func (c *conn) Push(d delivery.Push) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
-		return true // nobody will acknowledge it
+		// Not taken, so that the session stays behind it and the next connection gets it,
+		// at QoS 0 too. Ready never comes: Detach does, or another connection takes over.
+		return false
 	}
 	if c.maxPacket > 0 && size > int(c.maxPacket) {
 		c.g.stats.oversized.Add(1)

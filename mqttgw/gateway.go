@@ -32,7 +32,7 @@ type Gateway struct {
 	excess    int // of conns: those over the limit
 	byOwner   map[im.Address][]*conn
 	byAddr    map[netip.Addr]int
-	wills     map[im.SessionKey]*delayedWill
+	wills     heldWills
 }
 
 // ErrClosed is returned by Serve and ServeTLS once Shutdown was called.
@@ -51,8 +51,8 @@ func New(o Options) (*Gateway, error) {
 		conns:      make(map[*conn]struct{}),
 		byOwner:    make(map[im.Address][]*conn),
 		byAddr:     make(map[netip.Addr]int),
-		wills:      make(map[im.SessionKey]*delayedWill),
 	}
+	g.wills = newHeldWills(&g.opt.Limits)
 	g.pendings.New = newPending
 	return g, nil
 }
@@ -108,7 +108,7 @@ func (g *Gateway) addListener(l net.Listener) bool {
 }
 
 func (g *Gateway) accept(nc net.Conn, config *tls.Config) {
-	remote := remoteAddr(nc.RemoteAddr().String())
+	remote := addrOf(nc.RemoteAddr().String())
 	var t transport
 	if config != nil {
 		t = bufferedTransport(tls.Server(nc, config))
@@ -121,7 +121,7 @@ func (g *Gateway) accept(nc net.Conn, config *tls.Config) {
 // start takes charge of a fresh connection.
 func (g *Gateway) start(t transport, remote netip.Addr) {
 	g.stats.accepted.Add(1)
-	c := &conn{g: g, t: t, remote: remote, accepted: g.now()}
+	c := &conn{g: g, t: t, remote: countedAs(remote), accepted: g.now()}
 	c.mu.Lock()
 	c.timer = time.AfterFunc(g.opt.Timeouts.Connect, c.onTimer)
 	c.mu.Unlock()
@@ -143,10 +143,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	for l := range g.listeners {
 		_ = l.Close()
 	}
-	for _, w := range g.wills {
-		w.timer.Stop()
-	}
-	clear(g.wills)
+	g.wills.dropAll()
 	conns := make([]*conn, 0, len(g.conns))
 	for c := range g.conns {
 		conns = append(conns, c)

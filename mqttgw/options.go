@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/slimchat/slimchat/delivery"
@@ -42,6 +44,10 @@ type Limits struct {
 	// Inflight is the Receive Maximum: publishes of one connection that are not
 	// acknowledged yet. Default 100.
 	Inflight int
+	// Wills bounds the bytes of delayed wills that are held in all, 16 MiB, and
+	// WillsPerPrincipal those of one user's or node's clients, 256 KiB. A will over either
+	// is published without its delay.
+	Wills, WillsPerPrincipal int
 	// Output bounds the bytes waiting to be written to one device; 64 KiB. A single packet
 	// may exceed it.
 	Output int
@@ -51,7 +57,7 @@ type Limits struct {
 type Timeouts struct {
 	Connect time.Duration // from accepting to a whole CONNECT; 10 s
 	Packet  time.Duration // from a packet's first byte to its last; 30 s
-	Write   time.Duration // without progress of a write; 30 s
+	Write   time.Duration // for a device to take 16 KiB or what there is; 30 s
 	Doze    time.Duration // of silence, after which a connection gives back its stack; 2 s
 	Linger  time.Duration // for the device to read our last words; 1 s
 	Call    time.Duration // for one call into authentication or a session; 10 s
@@ -70,12 +76,22 @@ type Options struct {
 	Log      *slog.Logger // default: discard
 	Limits   Limits
 	Timeouts Timeouts
+
+	// Revoked tells whether a login (im.Principal.Ticket) has been revoked; a will is asked
+	// about before it is published. It is called on many goroutines and must not block.
+	// Default: none is.
+	Revoked func(ticket string) bool
+	// Remote is the address that a WebSocket comes from, for Limits.PerAddress; the zero
+	// Addr when it has none. Default: the request's RemoteAddr, which behind a reverse proxy
+	// is the proxy's.
+	Remote func(*http.Request) netip.Addr
 }
 
 const (
 	topicAliasMaximum = 16   // topic aliases a 5.0 client may use towards us
 	maxHeld           = 4096 // QoS 2 identifiers a 3.1.1 client may hold unreleased
 	neverExpires      = 0xFFFFFFFF
+	longestWillDelay  = time.Hour
 	longestPause      = 50 * time.Millisecond // of the reader, for publishes that come too fast
 )
 
@@ -92,6 +108,12 @@ func (o *Options) complete() error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Revoked == nil {
+		o.Revoked = func(string) bool { return false }
+	}
+	if o.Remote == nil {
+		o.Remote = func(r *http.Request) netip.Addr { return addrOf(r.RemoteAddr) }
+	}
 	orDefault(&o.Limits.Connections, 100_000)
 	orDefault(&o.Limits.PerPrincipal, 20)
 	orDefault(&o.Limits.PerAddress, 4096)
@@ -100,6 +122,8 @@ func (o *Options) complete() error {
 	orDefault(&o.Limits.Inflight, 100)
 	o.Limits.Inflight = min(o.Limits.Inflight, 65535)
 	orDefault(&o.Limits.Output, 64<<10)
+	orDefault(&o.Limits.Wills, 16<<20)
+	orDefault(&o.Limits.WillsPerPrincipal, 256<<10)
 	orDefault(&o.Timeouts.Connect, 10*time.Second)
 	orDefault(&o.Timeouts.Packet, 30*time.Second)
 	orDefault(&o.Timeouts.Write, 30*time.Second)

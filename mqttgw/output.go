@@ -9,6 +9,9 @@ import (
 const (
 	writeBuffer     = 4 << 10
 	keepWriteBuffer = 128 << 10
+	// writeChunk is how many bytes a device must take within the write timeout: little, so
+	// that a slow one which makes progress lives.
+	writeChunk = 16 << 10
 )
 
 // outBuffer holds encoded packets.
@@ -92,7 +95,7 @@ func (c *conn) write() {
 			c.writing = len(b.data)
 		}
 		c.mu.Unlock()
-		if b != nil && !c.writeOut(b, ending) {
+		if b != nil && !c.writeOut(b) {
 			return
 		}
 		if session == nil || ending {
@@ -107,24 +110,49 @@ func (c *conn) write() {
 	}
 }
 
-func (c *conn) writeOut(b *outBuffer, ending bool) bool {
+// writeOut writes b in chunks, each of which has the write timeout, or three quarters of it
+// at the least. It returns false when the connection is dead.
+func (c *conn) writeOut(b *outBuffer) bool {
+	defer releaseOut(b)
+	for rest := b.data; len(rest) > 0; {
+		chunk := rest[:min(len(rest), writeChunk)]
+		rest = rest[len(chunk):]
+		c.renewDeadline()
+		n, err := c.t.Write(chunk)
+		c.g.stats.writes.Add(1)
+		c.g.stats.bytesOut.Add(uint64(n))
+		if err != nil {
+			c.writeFailed()
+			return false
+		}
+		c.mu.Lock()
+		c.writing -= len(chunk)
+		c.wakeLocked()
+		c.mu.Unlock()
+	}
+	return true
+}
+
+// renewDeadline gives the next write its time. A deadline that is almost as good stands, for
+// setting it costs as much as a small write; so does that of the end.
+func (c *conn) renewDeadline() {
 	now := c.g.now()
-	if !ending && (c.renewed == 0 || now-c.renewed > c.g.opt.Timeouts.Write/4) {
+	if c.renewed != 0 && now-c.renewed <= c.g.opt.Timeouts.Write/4 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ending {
 		c.renewed = now
 		_ = c.t.SetWriteDeadline(time.Now().Add(c.g.opt.Timeouts.Write))
 	}
-	n, err := c.t.Write(b.data)
-	c.g.stats.writes.Add(1)
-	c.g.stats.bytesOut.Add(uint64(n))
-	releaseOut(b)
+}
+
+// writeFailed ends the connection: the device is gone or does not read, and there is no one
+// to say good-bye to.
+func (c *conn) writeFailed() {
 	c.mu.Lock()
 	c.writing = 0
-	if err == nil {
-		c.wakeLocked()
-		c.mu.Unlock()
-		return true
-	}
-	// The device is gone or does not read: there is no one to say good-bye to.
 	first := !c.ending
 	c.ending, c.shut, c.writer = true, true, false
 	c.stopped.Store(true)
@@ -138,7 +166,6 @@ func (c *conn) writeOut(b *outBuffer, ending bool) bool {
 		c.g.stats.writeError.Add(1)
 	}
 	_ = c.t.Close()
-	return false
 }
 
 func (c *conn) dropOutputLocked() {

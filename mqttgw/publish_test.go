@@ -212,7 +212,7 @@ func TestFirstPublishesAfterReconnect(t *testing.T) {
 		require.False(t, held.next(t).Again)
 		held.finish(0, nil)
 		d = s.connect(v, "alice", "a1", keep)
-		for i, again := range []bool{true, true, false} {
+		for i, again := range []bool{true, true, true, true, false} {
 			d.publish(0, 0, "$IM/user/bob", chat("x"))
 			require.Equal(t, again, held.next(t).Again, "publish %d", i)
 			held.finish(i+1, nil)
@@ -343,4 +343,27 @@ func TestProtocolErrors(t *testing.T) {
 		old.closed()
 	}
 	bystander.silent()
+}
+
+// The event of a refusal comes on the user's topic where the subscriptions cover that, for it
+// is addressed to the user, and on the client's where they cover nothing else.
+func TestTopicOfErrorEvents(t *testing.T) {
+	s := newStack(t, nil)
+	for _, c := range []struct {
+		filters []string
+		topic   string
+	}{
+		{[]string{"$IM/#"}, "$IM/user/alice"},
+		{[]string{"$IM/user/alice/client/a1", "$IM/user/alice"}, "$IM/user/alice"},
+		{[]string{"$IM/user/alice"}, "$IM/user/alice"},
+		{[]string{"$IM/user/alice/client/a1"}, "$IM/user/alice/client/a1"},
+	} {
+		d := s.connect(packet.V311, "alice", "a1")
+		d.subscribe(c.filters...)
+		d.publish(0, 0, "$IM/user/bob", []byte("hello"))
+		got := d.receive()
+		require.Equal(t, c.topic, string(got.Topic), "%v", c.filters)
+		require.Contains(t, string(got.Payload), `"to":"user/alice"`)
+		require.NoError(t, d.nc.Close())
+	}
 }

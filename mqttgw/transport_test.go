@@ -10,7 +10,9 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -153,4 +155,28 @@ func TestWebSocketRefusals(t *testing.T) {
 	_, _, err = ws.Read(ctx)
 	require.Error(t, err)
 	require.NoError(t, ctx.Err())
+}
+
+// Behind a proxy the devices are told apart by what the proxy says of them.
+func TestWebSocketsBehindAProxy(t *testing.T) {
+	s := newStack(t, func(o *setup) {
+		o.gateway.Limits.PerAddress = 1
+		o.gateway.Remote = func(r *http.Request) netip.Addr { return netip.MustParseAddr(r.Header.Get("X-Forwarded-For")) }
+	})
+	web := httptest.NewServer(s.gw.Handler())
+	t.Cleanup(web.Close)
+	from := func(addr string) *device {
+		ws, _, err := websocket.Dial(t.Context(), web.URL, &websocket.DialOptions{
+			Subprotocols: []string{"mqtt"}, HTTPHeader: http.Header{"X-Forwarded-For": {addr}},
+		})
+		require.NoError(t, err)
+		return newDevice(t, packet.V5, websocket.NetConn(t.Context(), ws, websocket.MessageBinary))
+	}
+	first := from("192.0.2.1")
+	require.Zero(t, first.hello(hello(packet.V5, "alice", "a1")).Code)
+	from("192.0.2.1").closedSomehow()
+	require.Zero(t, from("192.0.2.2").hello(hello(packet.V5, "alice", "a2")).Code)
+	first.silent()
+	require.Zero(t, from("2001:db8::1").hello(hello(packet.V5, "alice", "a3")).Code)
+	from("2001:db8::2").closedSomehow() // the same network
 }

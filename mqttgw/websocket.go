@@ -37,7 +37,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ws.SetReadLimit(-1) // a frame may hold many packets; the size of each is checked
-	g.start(&webSocket{ws: ws, nc: hijacked.nc}, remoteAddr(r.RemoteAddr))
+	g.start(&webSocket{ws: ws, nc: hijacked.nc}, g.opt.Remote(r))
 }
 
 // hijackRecorder keeps hold of the network connection, for its deadlines, and to close

@@ -43,8 +43,8 @@ func playRefusedConnections(w *world) {
 		require.Equal(w.t, notAuthorised, ack.Code, "%s: %s", name, ack.Reason)
 	}
 	w.refusedConnect(login{User: "a/b", Client: "phone", Token: alice.Token}, w.code(4, 0x86))
-	w.refusedConnect(login{User: eve.User, Client: "phone", Token: laptop.Token}, w.code(2, 0x85))
-	w.refusedConnect(login{User: eve.User, Client: "tablet", Token: eve.Token}, w.code(2, 0x85))
+	w.refusedConnect(login{User: eve.User, Client: "phone", Token: laptop.Token}, notAuthorised)
+	w.refusedConnect(login{User: eve.User, Client: "tablet", Token: eve.Token}, notAuthorised)
 	w.online(alice)
 }
 

@@ -58,9 +58,7 @@ func (a authenticator) Authenticate(ctx context.Context, username, password, cli
 		return p, expires, nil
 	case errors.Is(err, token.ErrUnavailable):
 		return p, expires, fmt.Errorf("%w: %w", mqttgw.ErrAuthUnavailable, err)
-	case errors.Is(err, token.ErrClientMismatch):
-		return p, expires, fmt.Errorf("%w: %w", mqttgw.ErrBadClientID, err)
-	default:
+	default: // of another user or client, too
 		return p, expires, fmt.Errorf("%w: %w", mqttgw.ErrBadToken, err)
 	}
 }

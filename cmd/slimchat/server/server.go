@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -82,6 +83,7 @@ type server struct {
 	engine    *delivery.Engine
 	router    *router.Router
 	gateway   *mqttgw.Gateway
+	api       *httpapi.API
 
 	mqtt, mqtts net.Listener // mqtts is nil without a certificate
 	mqttsConfig *tls.Config
@@ -193,6 +195,8 @@ func (s *server) startGateway(context.Context) (err error) {
 		Auth:     authenticator{s.authority},
 		Sessions: sessions{engine: s.engine, authority: s.authority, lastSeen: s.lastSeen},
 		Router:   s.router, Log: s.log.With("part", "mqtt"),
+		Revoked: s.authority.Revoked,
+		Remote:  func(r *http.Request) netip.Addr { return s.api.Remote(r) }, // who asks has come through the API
 		Limits: mqttgw.Limits{
 			Connections: s.cfg.Limits.Connections, PerPrincipal: s.cfg.Limits.ClientsPerUser, PerAddress: s.cfg.Limits.ConnectionsPerAddress,
 			Inflight: s.cfg.Limits.Inflight, PacketSize: int(s.cfg.Limits.Payload) + packetRoom,
@@ -262,6 +266,7 @@ func (s *server) startHTTP(context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.api = api
 	api.Mount("/mqtt", s.gateway.Handler())
 	h := api.Server()
 	if s.cfg.HTTP.TLS.Cert != "" {
