@@ -35,15 +35,18 @@ type chatLink struct {
 
 	mu     sync.Mutex
 	conn   *client.Conn // nil while there is none
-	outbox []*outgoing
+	outbox []*outgoing  // in the order of sending
+	flying int          // of outbox: sent over conn
 	nextID uint16
 	empty  chan struct{} // closed while the outbox is empty
 	seen   map[string]struct{}
 }
 
+// outgoing is a message that the server has not acknowledged.
 type outgoing struct {
 	payload  []byte
-	packetID uint16
+	packetID uint16 // on this connection; 0: not sent over it
+	again    bool   // an earlier connection may have carried it
 }
 
 func newChatLink(options client.Options, me, peer im.Address) *chatLink {
@@ -52,7 +55,7 @@ func newChatLink(options client.Options, me, peer im.Address) *chatLink {
 	return l
 }
 
-// run keeps the link up until ctx ends, or the server refuses us.
+// run keeps the link up until ctx ends, or the server refuses us for good.
 func (l *chatLink) run(ctx context.Context) error {
 	retry := time.Second
 	for {
@@ -60,7 +63,7 @@ func (l *chatLink) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if refusal := (*client.Refused)(nil); errors.As(err, &refusal) {
+		if refusal := (*client.Refused)(nil); errors.As(err, &refusal) && !passing(refusal) {
 			return err
 		}
 		l.show(fmt.Sprintf("! %v; trying again", err))
@@ -71,6 +74,18 @@ func (l *chatLink) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// passing tells whether a refusal is of this moment only: the server goes down, or has too much to do.
+func passing(r *client.Refused) bool {
+	if r.What != "CONNECT" {
+		return false
+	}
+	switch packet.Reason(r.Code) {
+	case packet.ServerUnavailable, packet.ServerBusy, packet.ConnectionRateExceeded:
+		return true
+	}
+	return false
 }
 
 // connected holds one connection: it subscribes, sends what waits and receives until the connection ends.
@@ -86,10 +101,10 @@ func (l *chatLink) connected(ctx context.Context, up func()) error {
 		return err
 	}
 	up()
+	defer l.lost()
 	if err := l.took(conn); err != nil {
 		return err
 	}
-	defer l.took(nil) //nolint:errcheck // nothing is sent without a connection
 	pings := make(chan struct{})
 	defer close(pings)
 	go l.ping(conn, pings)
@@ -112,10 +127,33 @@ func (l *chatLink) took(conn *client.Conn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn = conn
-	if conn == nil {
+	return l.fly()
+}
+
+// lost leaves what the connection has not brought to an acknowledgement for the next one.
+func (l *chatLink) lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.outbox {
+		m.again = m.again || m.packetID != 0
+		m.packetID = 0
+	}
+	l.conn, l.flying = nil, 0
+}
+
+// fly sends what waits in the outbox, as much as the server takes at once. l.mu is held.
+func (l *chatLink) fly() error {
+	if l.conn == nil || l.flying == len(l.outbox) {
 		return nil
 	}
 	for _, m := range l.outbox {
+		if l.flying >= l.conn.SendMax {
+			return nil
+		}
+		if m.packetID != 0 {
+			continue
+		}
+		l.flying++
 		if err := l.write(m); err != nil {
 			return err
 		}
@@ -165,12 +203,8 @@ func (l *chatLink) send(text string) error {
 	if len(l.outbox) == 0 {
 		l.empty = make(chan struct{})
 	}
-	m := &outgoing{payload: payload}
-	l.outbox = append(l.outbox, m)
-	if l.conn == nil {
-		return nil
-	}
-	return l.write(m)
+	l.outbox = append(l.outbox, &outgoing{payload: payload})
+	return l.fly()
 }
 
 // write publishes one message of the outbox. l.mu is held.
@@ -179,7 +213,7 @@ func (l *chatLink) write(m *outgoing) error {
 		l.nextID = 1
 	}
 	m.packetID = l.nextID
-	publish := packet.Publish{QoS: 1, PacketID: m.packetID, Topic: []byte(im.TopicPrefix + l.peer.String()), Payload: m.payload}
+	publish := packet.Publish{QoS: 1, Dup: m.again, PacketID: m.packetID, Topic: []byte(im.TopicPrefix + l.peer.String()), Payload: m.payload}
 	if _, err := l.conn.Write(packet.AppendPublish(nil, l.conn.Version, &publish)); err != nil {
 		return fmt.Errorf("will be sent once there is a connection again: %w", err)
 	}
@@ -226,25 +260,28 @@ func (l *chatLink) handle(conn *client.Conn, frame []byte) error {
 		if ack.Reason.Failed() {
 			l.show("! not sent: " + harmless(string(ack.Props.Bytes(packet.ReasonString))))
 		}
-		l.acknowledged(ack.PacketID)
+		return l.acknowledged(ack.PacketID)
 	case packet.DISCONNECT:
 		return client.Disconnected(conn.Version, frame)
 	}
 	return nil
 }
 
-func (l *chatLink) acknowledged(id uint16) {
+// acknowledged takes a message out of the outbox, which makes room for the next one on its way.
+func (l *chatLink) acknowledged(id uint16) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, m := range l.outbox {
-		if m.packetID == id {
+		if m.packetID == id && id != 0 {
+			l.flying--
 			l.outbox = append(l.outbox[:i], l.outbox[i+1:]...)
 			if len(l.outbox) == 0 {
 				close(l.empty)
 			}
-			return
+			return l.fly()
 		}
 	}
+	return nil
 }
 
 // received shows a message that was not shown before. Only people's messages are shown, not the events between programs.
