@@ -68,8 +68,10 @@ func TestDelayedWillsAreBounded(t *testing.T) {
 	require.Contains(t, string(bob.take().Payload), "over-for-all")
 
 	// What is held no more counts no more.
+	before := s.gw.Stats().Connections
 	back := s.connect(packet.V5, "alice", "a1")
 	require.NoError(t, back.nc.Close())
+	require.Eventually(t, func() bool { return s.gw.Stats().Connections == before }, patience, time.Millisecond)
 	gone("alice", "a2", "held-3", 4000)
 	bob.silent()
 }

@@ -240,10 +240,16 @@ func (b *breaker) Connect(name string, opts ...nats.Option) (*nats.Conn, error) 
 	return nc, err
 }
 
-func (b *breaker) cut(name string) {
-	b.mu.Lock()
-	nc := b.conns[name]
-	b.mu.Unlock()
+// cut breaks a connection, which may still be on its way up.
+func (b *breaker) cut(t *testing.T, name string) {
+	t.Helper()
+	var nc *nats.Conn
+	require.Eventually(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		nc = b.conns[name]
+		return nc != nil
+	}, 10*time.Second, time.Millisecond)
 	_ = nc.ForceReconnect()
 }
 
@@ -274,10 +280,10 @@ func TestUnknownOutcomesAreLookedUp(t *testing.T) {
 		})
 		require.NoError(t, err)
 		if i%2500 == 1000 {
-			b.cut("msglog commit")
+			b.cut(t, "msglog commit")
 		}
 		if i%5000 == 2000 {
-			b.cut("msglog tail")
+			b.cut(t, "msglog tail")
 		}
 	}
 	acks.Wait()

@@ -40,7 +40,7 @@ func (m mosquitto) publish(who login, topic, payload string, args ...string) {
 func (m mosquitto) nothingMore(subscribers ...*subscription) {
 	m.t.Helper()
 	for _, p := range subscribers {
-		id := fmt.Sprintf("marker-%d", markers.Add(1))
+		id := fmt.Sprint(markerPrefix, markers.Add(1))
 		m.post(p.who, map[string]any{
 			"id": id, "to": p.who.address() + "/client/" + p.who.Client, "type": "chat", "content": map[string]any{"type": "text", "data": ""},
 		})
