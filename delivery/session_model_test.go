@@ -24,6 +24,7 @@ type device struct {
 	session   *Session
 	link      *link
 	acked     map[uint64]bool // over all connections
+	pushed    chan struct{}   // shared by all devices: something was sent to one of them
 	connected bool
 }
 
@@ -49,6 +50,10 @@ func (l *link) Push(p Push) bool {
 	}
 	l.room--
 	l.check(p)
+	select {
+	case l.d.pushed <- struct{}{}:
+	default:
+	}
 	return true
 }
 
@@ -95,6 +100,7 @@ type world struct {
 	engine  *Engine
 	devices []*device
 	n       int
+	pushed  chan struct{}
 }
 
 func (w *world) boot() {
@@ -174,7 +180,7 @@ func everything(ids []uint16) []uint16 { return ids }
 // drain connects every device, acknowledges all that comes, and waits until each has
 // acknowledged all that the model says it is owed.
 func (w *world) drain() {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(10 * time.Second)
 	for _, d := range w.devices {
 		w.connect(d, false, 8, "$IM/#")
 	}
@@ -194,10 +200,11 @@ func (w *world) drain() {
 		if missing == "" {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-w.pushed:
+		case <-deadline:
 			w.t.Fatal(missing, w.dump())
 		}
-		time.Sleep(200 * time.Microsecond)
 	}
 }
 
@@ -251,11 +258,11 @@ func (w *world) publish(t *rapid.T) {
 // end everybody has acknowledged everything that he is owed.
 func TestSessionsAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{t: t, log: newMemLog()}
+		w := &world{t: t, log: newMemLog(), pushed: make(chan struct{}, 1)}
 		w.boot()
 		defer func() { w.stop() }()
 		for _, k := range []im.SessionKey{{Owner: im.User("alice"), Client: "c1"}, {Owner: im.User("alice"), Client: "c2"}, {Owner: im.User("bob"), Client: "p"}} {
-			d := &device{t: t, key: k, acked: map[uint64]bool{}}
+			d := &device{t: t, key: k, acked: map[uint64]bool{}, pushed: w.pushed}
 			w.devices = append(w.devices, d)
 			w.connect(d, false, 8)
 		}
